@@ -1,0 +1,151 @@
+"""The doors: `fastzss` and `fastzss-cache`.  A command parses, calls one function, and prints what it returns."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fastzss import __version__
+from fastzss.config import add_config, configured
+from fastzss.console import guarded, say
+from fastzss.errors import UserError
+from fastzss.settings import DemoConfig, ExtractConfig
+
+
+def cache_main(argv=None):
+    commands = Commands("fastzss-cache", "Make and inspect feature stores.")
+
+    extract = commands.add("extract", ExtractConfig.__doc__, run_extract)
+    add_config(extract, ExtractConfig)
+    extract.add_argument("--dry-run", action="store_true", help="say what would be written, and write nothing")
+
+    concepts = commands.add("concepts", "Find the names of another bank in a store's captions.", run_concepts)
+    concepts.add_argument("store", type=Path)
+    concepts.add_argument("--bank", required=True, metavar="FILE", help="file with a name a line, or: captions")
+    concepts.add_argument("--parser", default="auto", help="auto, bank, or spacy:PIPELINE (default: %(default)s)")
+
+    info = commands.add("info", "Say what a store holds.", run_info)
+    info.add_argument("store", type=Path)
+    return commands.run(argv)
+
+
+def main(argv=None):
+    commands = Commands("fastzss", "Teach a text encoder to point: open-vocabulary segmentation from cached features.")
+
+    demo = commands.add("demo", DemoConfig.__doc__, run_demo)
+    add_config(demo, DemoConfig)
+
+    evaluate = commands.add("evaluate", "Score a run on a set of images with true masks (mIoU).", run_evaluate)
+    evaluate.add_argument("run", type=Path)
+    evaluate.add_argument("--protocol", default="world", help="world or folder (default: %(default)s)")
+    evaluate.add_argument("--data", metavar="X", help="for world: world:test,n=200; for folder: DIR with images/, labels/, classes.txt")
+    evaluate.add_argument("--readout", help="concept or eot; by default what the run was trained for")
+    add_model_flags(evaluate)
+
+    segment = commands.add("segment", "Segment images into classes named in plain words.", run_segment)
+    segment.add_argument("run", type=Path)
+    segment.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    segment.add_argument("--classes", required=True, metavar='"A, B"', help="names of the classes, with commas between")
+    segment.add_argument("--out", type=Path, default=Path("."), help="folder for the pictures (default: here)")
+    add_model_flags(segment)
+    return commands.run(argv)
+
+
+def run_extract(args):
+    config = configured(ExtractConfig, args)
+    from fastzss.extract import extract
+
+    return extract(config, dry_run=args.dry_run)
+
+
+def run_concepts(args):
+    from fastzss.extract import add_concepts
+
+    return add_concepts(args.store, args.bank, args.parser)
+
+
+def run_info(args):
+    from fastzss.store import store_info
+
+    return store_info(args.store)
+
+
+def run_demo(args):
+    config = configured(DemoConfig, args)
+    from fastzss.demo import demo
+
+    return demo(config)
+
+
+def run_evaluate(args):
+    from fastzss.errors import nearest
+    from fastzss.evaluate import evaluate
+    from fastzss.protocols import PROTOCOLS
+    from fastzss.segment import load
+
+    if args.protocol not in PROTOCOLS:
+        raise UserError(
+            f'unknown protocol "{args.protocol}"{nearest(args.protocol, PROTOCOLS)}; expected {", ".join(PROTOCOLS)}', code=2
+        )
+    data = PROTOCOLS[args.protocol](args.data)
+    model = load(args.run, args.device, args.weights)
+    scores = evaluate(model.vision, {"run": model.class_vectors(data.names, args.readout)}, data)["run"]
+    readout = args.readout or model.readout
+    return {
+        "protocol": args.protocol,
+        "images": len(data),
+        "readout": readout,
+        "templates": list(model.templates),
+        **scores,
+        "classes": dict(zip(data.names, scores["classes"], strict=True)),
+    }
+
+
+def run_segment(args):
+    from fastzss.segment import check_classes, load
+    from fastzss.store.files import make_folder, writing
+
+    names = check_classes(args.classes)
+    missing = [path for path in args.images if not path.is_file()]
+    if missing:
+        raise UserError(f"{missing[0]}: no such image; expected an image file")
+    make_folder(args.out)
+    model = load(args.run, args.device, args.weights)
+    found = {}
+    for path in args.images:
+        result = model.segment(path, names)
+        out = args.out / f"{path.stem}.segmented.png"
+        with writing(args.out):
+            result.save(out)
+        found[str(path)] = {"picture": str(out), **{n: round(s["share"], 4) for n, s in result.scores.items()}}
+    return found
+
+
+def add_model_flags(parser):
+    parser.add_argument("--device", help="cpu, cuda, ...; by default cuda where there is one")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="the backbone's weights, where they have moved")
+
+
+class Commands:
+    """A program with subcommands."""
+
+    def __init__(self, program, description):
+        self.program = program
+        self.parser = argparse.ArgumentParser(prog=program, description=description)
+        self.parser.add_argument("--version", action="version", version=f"{program} {__version__}")
+        self.commands = self.parser.add_subparsers(metavar="command", required=True)
+
+    def add(self, name, description, run):
+        parser = self.commands.add_parser(name, help=description.split(".")[0], description=description)
+        parser.set_defaults(run=run)
+        return parser
+
+    def run(self, argv):
+        for parser in self.commands.choices.values():
+            if "--json" not in parser._option_string_actions:
+                parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+        args = self.parser.parse_args(argv)
+        return guarded(self.program, lambda: say(args.run(args), args.json))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""Settings: one frozen dataclass is the flags, the help, the check, the YAML file and the record of a run.
+
+    dataclass fields  <->  --flags  <->  config.yaml  <->  JSON
+
+A value may come from a recipe, then a file, then flags: the later wins.  Keys nobody knows are refused by name.
+"""
+
+import argparse
+import dataclasses
+import types
+import typing
+from pathlib import Path
+
+import yaml
+
+from fastzss.errors import UserError, nearest
+
+
+def option(help, default=dataclasses.MISSING, choices=None, positional=False):
+    """A config field that is also a command-line flag, or an argument without one (`positional`)."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "positional": positional})
+
+
+def add_flags(parser, config_class):
+    """Add a flag for every field; flags that are not given stay out of the namespace."""
+    for field in dataclasses.fields(config_class):
+        help = field.metadata["help"].replace("%", "%%")
+        if field.default not in (dataclasses.MISSING, None):
+            help += f" (default: {field.default})"
+        if field.metadata["positional"]:
+            parser.add_argument(field.name, help=help, nargs="?", default=argparse.SUPPRESS)
+            continue
+        kind = dict(action=argparse.BooleanOptionalAction) if _base(field.type) is bool else dict(metavar="X", type=str)
+        if choices := field.metadata["choices"]:
+            kind.update(choices=choices, metavar=None)
+        parser.add_argument("--" + field.name.replace("_", "-"), default=argparse.SUPPRESS, help=help, **kind)
+
+
+def build(config_class, *layers):
+    """An instance from (where, {key: value}) layers, the later ones winning; values are coerced to their field's type."""
+    fields = {f.name: f for f in dataclasses.fields(config_class)}
+    values = {}
+    for where, layer in layers:
+        for key, value in layer.items():
+            name = str(key).replace("-", "_")
+            if name not in fields:
+                raise UserError(
+                    f"{where}: unknown setting {key!r}{nearest(name, fields)}; known are {', '.join(fields)}", code=2
+                )
+            values[name] = coerce(value, fields[name], where)
+    missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in values]
+    if missing:
+        named = (n.upper() if fields[n].metadata["positional"] else f"--{n.replace('_', '-')}" for n in missing)
+        raise UserError(f"missing: {', '.join(named)}; --help says what it is", code=2)
+    try:
+        return config_class(**values)
+    except ValueError as problem:
+        raise UserError(str(problem), code=2) from None
+
+
+def coerce(value, field, where):
+    """A YAML or command-line value as the field's type, or a UserError that names it."""
+    base = _base(field.type)
+    if value is None or (isinstance(value, str) and value.lower() == "none"):
+        if base is not field.type:
+            return None
+        raise UserError(f"{where}: {field.name} is empty; expected {base.__name__}", code=2)
+    try:
+        if base is bool and not isinstance(value, bool):
+            raise ValueError
+        if base is int and (isinstance(value, bool) or float(value) != int(float(value))):
+            raise ValueError
+        result = int(float(value)) if base is int else base(value)
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"{where}: {field.name} is {value!r}; expected {base.__name__}", code=2) from None
+    choices = field.metadata["choices"]
+    if choices and result not in choices:
+        raise UserError(f"{where}: {field.name} is {value!r}{nearest(value, choices)}; expected one of {choices}", code=2)
+    return result
+
+
+def plain(config):
+    """A config as {key: value} that YAML and JSON can hold."""
+    return {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
+
+
+def read_yaml(path):
+    try:
+        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise UserError(f"{path}: cannot be read ({problem.strerror}); expected a YAML file of settings", code=2) from None
+    except yaml.YAMLError as problem:
+        raise UserError(f"{path}: not valid YAML: {problem}", code=2) from None
+    if not isinstance(loaded or {}, dict):
+        raise UserError(f"{path}: holds a {type(loaded).__name__}; expected lines of `key: value`", code=2)
+    return loaded or {}
+
+
+def _base(annotation):
+    """int for `int | None`, else the annotation itself."""
+    if isinstance(annotation, types.UnionType):
+        return next(a for a in typing.get_args(annotation) if a is not types.NoneType)
+    return annotation
+
+
+def add_config(parser, config_class):
+    """Flags for every field, `--config` and `--json`."""
+    add_flags(parser, config_class)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings; flags win over it")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+
+
+def configured(config_class, args, recipes=None):
+    """The config that parsed arguments ask for: recipe, then file, then flags."""
+    flags = {f.name: getattr(args, f.name) for f in dataclasses.fields(config_class) if hasattr(args, f.name)}
+    file = read_yaml(args.config) if args.config else {}
+    layers = [(str(args.config), file), ("command line", flags)]
+    if recipes is not None:
+        recipe = flags.get("recipe", file.get("recipe", next(iter(recipes))))
+        if recipe not in recipes:
+            raise UserError(f'unknown recipe "{recipe}"{nearest(recipe, recipes)}; expected {", ".join(recipes)}', code=2)
+        layers.insert(0, (f"recipe {recipe}", recipes[recipe]))
+    return build(config_class, *layers)

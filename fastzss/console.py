@@ -1,0 +1,73 @@
+"""What every command shares: exit codes, one sentence for a mistake, logs on stderr, results on stdout.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+"""
+
+import errno
+import json as jsonlib
+import logging
+import os
+import sys
+import warnings
+
+from fastzss.errors import UserError
+
+
+def guarded(program, work):
+    """Run a command; what the user can mend becomes a sentence and an exit code, what is our mistake a traceback."""
+    quiet_logs()
+    try:
+        work()
+        sys.stdout.flush()
+        return 0
+    except UserError as problem:
+        return complain(program, str(problem), problem.code)
+    except KeyboardInterrupt:
+        return complain(program, "interrupted; the same command goes on from here", 130)
+    except BrokenPipeError:  # the reader of our output has left, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as problem:
+        if problem.errno == errno.ENOSPC:
+            return complain(program, f"the disk is full ({problem.filename or 'while writing'}); make room and repeat", 1)
+        if isinstance(problem, PermissionError) or problem.errno == errno.EROFS:
+            return complain(program, f"{problem.filename}: permission denied; choose a place you may use", 1)
+        raise
+
+
+def complain(program, message, code):
+    print(f"{program}: {message}", file=sys.stderr)
+    return code
+
+
+def quiet_logs():
+    """Our own log on stderr, one line an event; other packages only from errors on."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    ours = logging.getLogger("fastzss")
+    ours.handlers = [handler]
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+    warnings.filterwarnings("ignore", module=r"(?!fastzss).*")
+
+
+def say(result, json=False):
+    """The result of a command on stdout: `key  value` lines, or one JSON object."""
+    if json:
+        print(jsonlib.dumps(result, default=str))
+        return
+    width = max((len(key) for key in result), default=0)
+    for key, value in result.items():
+        print(f"{key:<{width}}  {_plain(value)}")
+
+
+def _plain(value):
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return "; ".join(_plain(v) for v in value) or "none"
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000:
+        return f"{value:,}"
+    return str(value)

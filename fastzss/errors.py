@@ -1,0 +1,17 @@
+"""Errors a user can mend: what was found, where, what was expected, what to do."""
+
+import difflib
+
+
+class UserError(Exception):
+    """A mistake of the user or of the machine.  A door prints its sentence and exits with `code`, without a traceback."""
+
+    def __init__(self, message, code=1):
+        super().__init__(message)
+        self.code = code
+
+
+def nearest(name, names):
+    """', did you mean "x"?' when one of `names` is close to `name`, else ''."""
+    close = difflib.get_close_matches(str(name), [str(n) for n in names], n=1)
+    return f', did you mean "{close[0]}"?' if close else ""

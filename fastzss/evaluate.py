@@ -1,0 +1,67 @@
+"""Evaluation: images -> vision -> masks of one or several classifiers -> score.
+
+A classifier is a [K, D] tensor of unit vectors, one a class, wherever they come from.  Each image is looked at once, for
+all classifiers together.
+"""
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from fastzss.score import confusion, iou, mean_iou, pixel_accuracy
+from fastzss.segment import similarity
+
+
+def evaluate(vision, classifiers, data):
+    """{name of the classifier: scores} on an EvaluationSet; see `scores`."""
+    K = len(data.names)
+    stacked = torch.cat(list(classifiers.values()))
+    matrices = {name: np.zeros((K, K), np.int64) for name in classifiers}
+    for index in tqdm(range(len(data)), unit="img", desc="evaluate", disable=None):
+        image, truth = data.read(index)
+        maps = similarity(vision, image, stacked).view(len(classifiers), K, *truth.shape)
+        for matrix, prediction in zip(matrices.values(), maps.argmax(1).numpy(), strict=True):
+            matrix += confusion(truth, prediction, K)
+    return {name: scores(matrix, data.groups) for name, matrix in matrices.items()}
+
+
+def scores(matrix, groups):
+    """mIoU of all classes and of each group of them, in points, with the IoU of every class (None where it has none)."""
+    classes = iou(matrix) * 100
+    return {
+        "all": mean_iou(classes),
+        **{group: mean_iou(classes[members]) for group, members in groups.items()},
+        "accuracy": 100 * pixel_accuracy(matrix),
+        "classes": [None if np.isnan(value) else float(value) for value in classes],
+    }
+
+
+def ceiling(grid, data):
+    """Scores of the best mask that a grid of patches can draw: its cells' true classes, brought to the image's size."""
+    K = len(data.names)
+    matrix = np.zeros((K, K), np.int64)
+    for index in range(len(data)):
+        _, truth = data.read(index)
+        shares = shares_of(truth, K, grid)
+        maps = torch.nn.functional.interpolate(shares[None], truth.shape, mode="bilinear")[0]
+        matrix += confusion(truth, maps.argmax(0).numpy(), K)
+    return scores(matrix, data.groups)
+
+
+def class_means(vision, data):
+    """[K, D]: unit mean of the patches of each class, by true masks: what supervision would give a nearest-mean rule."""
+    K = len(data.names)
+    sums = torch.zeros(K, vision.channels, dtype=torch.double)
+    for index in tqdm(range(len(data)), unit="img", desc="class means", disable=None):
+        image, truth = data.read(index)
+        patches, _ = vision(vision.pixels(image)[None])
+        shares = shares_of(truth, K, vision.grid).flatten(1).double()
+        pure = shares * (shares > 0.5)
+        sums += pure @ patches[0].double().cpu()
+    return torch.nn.functional.normalize(sums, dim=-1).float()
+
+
+def shares_of(truth, classes, grid):
+    """float32 [K, h, w]: what share of each cell of a grid belongs to each class."""
+    onehot = torch.nn.functional.one_hot(torch.from_numpy(truth.astype(np.int64)), classes).permute(2, 0, 1).float()
+    return torch.nn.functional.adaptive_avg_pool2d(onehot, grid)

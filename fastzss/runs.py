@@ -1,0 +1,122 @@
+"""The run folder: what a training leaves behind, and all that is needed to use or to continue it.
+
+    RUN/
+      config.yaml              settings; size of the tower; the backbone, the store and the bank it was trained with
+      bank.json                the concept bank
+      metrics.jsonl            one object a logged step: step, loss, loss_global, loss_local, scale, lr
+      checkpoints/step-NNNNNN/ model.safetensors, optimizer.safetensors, state.json
+      latest                   name of the newest checkpoint
+
+Checkpoints are written aside and renamed, and `latest` is replaced last: whenever a run is stopped, what `latest` names
+is whole.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from fastzss.errors import UserError
+from fastzss.store.files import make_folder, read_json, sync_folder, write_file, write_json, writing
+
+KEEP = 2  # checkpoints
+
+
+class Run:
+    def __init__(self, path):
+        self.path = Path(path)
+
+    @property
+    def exists(self):
+        return (self.path / "config.yaml").is_file()
+
+    @classmethod
+    def open(cls, path):
+        """A run that is there and has a checkpoint."""
+        run = cls(path)
+        if not run.path.is_dir():
+            raise UserError(f"{path}: no such run; expected a folder that `fastzss/train.py --out` wrote")
+        if not run.exists:
+            raise UserError(f"{path}: is no run (it has no config.yaml); expected a folder that `fastzss/train.py --out` wrote")
+        if run.latest is None:
+            raise UserError(f"{path}: has no checkpoint yet; let its training reach one")
+        return run
+
+    def create(self, config, bank):
+        """config.yaml last: a folder with one is a run."""
+        make_folder(self.path)
+        write_json(self.path / "bank.json", {"bank": bank})
+        write_file(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False).encode())
+
+    @property
+    def config(self):
+        path = self.path / "config.yaml"
+        try:
+            return yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+            raise UserError(f"{path}: cannot be read ({problem}); the run cannot be used without it") from None
+
+    @property
+    def bank(self):
+        return read_json(self.path / "bank.json")["bank"]
+
+    @property
+    def latest(self):
+        """Folder of the newest checkpoint; None before the first."""
+        pointer = self.path / "latest"
+        return self.path / "checkpoints" / pointer.read_text().strip() if pointer.is_file() else None
+
+    def metrics(self):
+        path = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def log(self, record):
+        with writing(self.path), open(self.path / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def cut_metrics(self, step):
+        """Forget what was logged after a checkpoint, a half-written line included."""
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")]
+            write_file(path, "".join(line for line in lines if json.loads(line)["step"] <= step).encode())
+
+    def save(self, step, model, optimizer, state):
+        """Write a checkpoint of {name: tensor} dicts; the oldest ones beyond KEEP go."""
+        folder = self.path / "checkpoints" / f"step-{step:06d}"
+        aside = folder.with_name(f".{folder.name}.tmp")
+        with writing(self.path):
+            shutil.rmtree(aside, ignore_errors=True)
+            make_folder(aside)
+            write_file(aside / "model.safetensors", save(model))
+            write_file(aside / "optimizer.safetensors", save(optimizer))
+            write_json(aside / "state.json", {"step": step, **state})
+            shutil.rmtree(folder, ignore_errors=True)
+            aside.rename(folder)
+            sync_folder(folder.parent)
+            write_file(self.path / "latest", folder.name.encode())
+            for old in sorted(folder.parent.glob("step-*"))[:-KEEP]:
+                if old != folder:
+                    shutil.rmtree(old)
+
+    def load(self):
+        """(model, optimizer, state) of the newest checkpoint."""
+        folder = self.latest
+        state = read_json(folder / "state.json")
+        return self._tensors("model"), self._tensors("optimizer"), state
+
+    def load_model(self):
+        return self._tensors("model")
+
+    def _tensors(self, what):
+        path = self.latest / f"{what}.safetensors"
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError) as problem:
+            raise UserError(
+                f"{path}: cannot be read ({problem}); delete this checkpoint, name an older one in {self.path / 'latest'}, "
+                f"and go on from there"
+            ) from None

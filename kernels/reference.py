@@ -1,0 +1,138 @@
+"""Every operation in plain PyTorch: the definition, and the judge of all faster forms.
+
+A patch is stored as a unit vector, quantised or not:
+
+    v_n = mean + std * scale_n * q_n          int8, channel mean/std and one scale a patch
+    v_n = q_n                                 float16 and wider
+
+The local loss of SimZSS on captions i, mentions m (caption i_m, name k_m, tokens S_m, weight w_m) with unit token
+vectors u:
+
+    W_k = unit( sum_{m: k_m = k} sum_{t in S_m} u_t )            class_vectors
+    a_n = softmax_n( <W_{k_m}, v_n> / temperature )              concept_pool, over the patches n of i_m's image
+    x_m = sum_n a_n v_n
+    L_l = sum_m w_m CE( scale <unit(x_m), W>, y_m ) / sum_m w_m  concept_loss, y_m = k_m or the largest logit
+
+and the global loss is the symmetric contrastive loss of captions and images (clip_loss).
+
+Ranks: a batch may lie on several processes.  Each calls these functions with its own captions, and gets its *share* of
+the loss: the shares add up to the loss of the whole batch.  What must be known of the others travels through
+`all_sum(tensor)` (whose backward is again a sum over ranks) and `all_max(tensor)` (no gradient).
+
+Sizes: n images in the store, N patches, D channels, B captions, b of them on this rank, M mentions, T mention tokens,
+K names present in the batch.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Patches(NamedTuple):
+    """Stored unit patch vectors of many images."""
+
+    tokens: Tensor  # [n, N, D] int8, or any float type
+    scale: Tensor | None = None  # [n, N] float16, int8 only
+    mean: Tensor | None = None  # [D] float32, int8 only
+    std: Tensor | None = None  # [D] float32, int8 only
+
+    def take(self, rows, dtype=torch.float32):
+        """[len(rows), N, D]: the vectors of some images as numbers."""
+        values = self.tokens[rows].to(dtype)
+        if self.scale is None:
+            return values
+        return self.mean.to(dtype) + self.std.to(dtype) * (values * self.scale[rows].to(dtype).unsqueeze(-1))
+
+    def to(self, device):
+        return Patches(*(None if t is None else t.to(device) for t in self))
+
+
+def identity(tensor):
+    """all_sum and all_max of a single process."""
+    return tensor
+
+
+def quantise(vectors, mean, std):
+    """[..., D] unit vectors -> int8 [..., D] and float16 scale [...], so that mean + std * scale * q is near them."""
+    if not torch.isfinite(vectors).all():
+        raise ValueError("quantise: vectors hold NaN or infinite values; expected finite unit vectors")
+    centred = (vectors.float() - mean) / std
+    # the scale is rounded to float16 first, so that q is the best code for the scale that is stored
+    scale = (centred.abs().amax(-1) / 127).clamp_min(2.0**-24).half()
+    codes = (centred / scale.float().unsqueeze(-1)).round_().clamp_(-127, 127)
+    return codes.to(torch.int8), scale
+
+
+def class_vectors(units, token, offset, name, names, all_sum=identity):
+    """Token vectors -> [names, D] unit class vectors; a name without a mention has the zero vector.
+
+    Args:
+        units: [*, D] unit token vectors that `token` points into.
+        token: [T] rows of `units`; mention m owns token[offset[m] : offset[m + 1]].
+        offset: [M + 1].
+        name: [M] row of the result that each mention adds to.
+        names: number of rows of the result.
+    """
+    owner = torch.repeat_interleave(torch.arange(len(name), device=name.device), offset.diff())
+    sums = torch.zeros(names, units.shape[-1], dtype=units.dtype, device=units.device)
+    return F.normalize(all_sum(sums.index_add(0, name[owner], units[token[: offset[-1]]])), dim=-1)
+
+
+def concept_pool(classes, patches, row, name, temperature):
+    """[M, D]: each mention's image pooled under the softmax of its patches' similarity to the mention's class vector.
+
+    Args:
+        classes: [K, D] class vectors; receives a gradient.
+        patches: Patches of the store; frozen.
+        row: [M] image of each mention, a row of `patches`.
+        name: [M] class of each mention, a row of `classes`.
+    """
+    images, image_of = row.unique(return_inverse=True)
+    vectors = patches.take(images, classes.dtype)[image_of]
+    attention = (torch.einsum("md,mnd->mn", classes[name], vectors) / temperature).softmax(-1)
+    return torch.einsum("mn,mnd->md", attention, vectors)
+
+
+def concept_loss(pooled, classes, present, name, weight, scale, target="label", all_sum=identity):
+    """Share of the weighted mean cross-entropy of pooled vectors against the class vectors of the present names.
+
+    Args:
+        pooled: [M, D], not normalised.
+        classes: [K, D] unit class vectors.
+        present: [K] bool: names with a mention somewhere in the batch; the others are no candidates.
+        name: [M] the mention's class, a row of `classes`.
+        weight: [M].
+        scale: inverse temperature of the logits.
+        target: "label" (the mention's own class) or "argmax" (the class with the largest logit).
+    """
+    total = all_sum(weight.to(pooled.dtype).sum().detach())
+    if len(name) == 0 or total == 0:  # no concept here: nothing to learn, yet the graph stays whole on every rank
+        return 0.0 * (classes.sum() + pooled.sum())
+    logits = scale * F.normalize(pooled, dim=-1) @ classes.T
+    logits = logits.masked_fill(~present, -torch.inf)
+    if target == "argmax":
+        name = logits.detach().argmax(-1)
+    elif target != "label":
+        raise ValueError(f'concept_loss: target is {target!r}; expected "label" or "argmax"')
+    losses = F.cross_entropy(logits, name, reduction="none")
+    return (losses * weight.to(pooled.dtype)).sum() / total
+
+
+def clip_loss(images, texts, scale, first=0, all_sum=identity, all_max=identity):
+    """Share of the symmetric contrastive loss; images are frozen, so only this rank's columns are ever formed.
+
+    Args:
+        images: [B, D] unit image vectors of the whole batch, the same on all ranks.
+        texts: [b, D] unit caption vectors of this rank.
+        scale: inverse temperature, a tensor that may learn.
+        first: column of the batch at which this rank's captions begin.
+    """
+    logits = scale * images @ texts.T  # [B, b]
+    own = torch.arange(len(texts), device=texts.device)
+    matched = logits[first + own, own]
+    by_text = logits.logsumexp(0)
+    top = all_max(logits.detach().amax(1))
+    by_image = top + all_sum((logits - top.unsqueeze(1)).exp().sum(1)).log()
+    return (by_text + by_image[first + own] - 2 * matched).sum() / (2 * len(images))

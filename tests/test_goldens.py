@@ -1,0 +1,132 @@
+"""The losses and gradients of SimZSS against golden numbers made from the semantics of the authors' released code.
+
+Reads every simzss_*.npz of tests/goldens, or of the folder in FASTZSS_GOLDENS.  Files may leave out outputs and may hold
+2-d and larger arrays as float32; an output is judged to 1e-10 (float64) or 1e-6 (float32), relative to its norm.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fastzss import kernels
+from fastzss.batch import Texts, collate, offsets
+from fastzss.objective import simzss
+from fastzss.text import positions
+
+FOLDER = Path(os.environ.get("FASTZSS_GOLDENS") or Path(__file__).parent / "goldens")
+FILES = sorted(FOLDER.glob("simzss_*.npz"))
+SINGLE = [f for f in FILES if "loss_total" in " ".join(n for n in np.load(f) if n == "ref_loss_total")]
+WORLD2 = [f for f in FILES if any(n.endswith("grad_mean_tokens") for n in np.load(f))]
+FAMILIES = {"ref": "argmax", "lab": "label"}
+
+
+def close(found, golden):
+    tolerance = 1e-6 if golden.dtype == np.float32 else 1e-10
+    found, golden = found.detach().double(), torch.as_tensor(golden).double()
+    assert found.shape == golden.shape
+    gap = (found - golden).norm().item()
+    assert gap <= max(tolerance * golden.norm().item(), 1e-12), f"off by {gap:.3g} of {golden.norm():.3g}"
+
+
+def texts_of(z):
+    """The golden's index tensors as the ragged captions and mentions batches are cut from."""
+    ids, spots, labels = z["in_text_ids"], z["in_concept_token_index"], z["in_concept_label"]
+    length = ids.argmax(1) + 1
+    caption, slot = np.nonzero(labels >= 0)
+    tokens = [spots[b, m][spots[b, m] > 0] for b, m in zip(caption, slot, strict=True)]
+    return Texts.of(
+        ids=np.concatenate([row[:n] for row, n in zip(ids, length, strict=True)]),
+        ids_offset=offsets(length),
+        row=np.arange(len(ids)),
+        caption=caption,
+        name=labels[caption, slot],
+        token=np.concatenate([np.empty(0, int), *tokens]),
+        token_offset=offsets([len(t) for t in tokens]),
+    )
+
+
+def units_of(tokens, batch, first=0):
+    """The unit vectors used_units would give, were `tokens` [B, 77, d] the projected output of the tower."""
+    used = torch.cat([batch.eot, batch.token]).long()
+    caption, place = batch.segment.flatten()[used].long(), positions(batch.segment).flatten()[used]
+    return F.normalize(tokens[first + caption, place], dim=-1)
+
+
+def inputs(z, dtype=torch.float64):
+    tokens = torch.tensor(z["in_tokens_proj"], dtype=dtype, requires_grad=True)
+    log_scale = torch.tensor(float(z["in_logit_scale_log"]), dtype=dtype, requires_grad=True)
+    patches = F.normalize(torch.tensor(z["in_image_patches"], dtype=dtype), dim=-1)
+    return tokens, log_scale, kernels.Patches(patches), torch.tensor(z["in_image_cls"], dtype=dtype)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("file", SINGLE, ids=lambda f: f.stem)
+def test_losses_and_gradients_are_the_golden_ones(file, family):
+    z = np.load(file)
+    tokens, log_scale, patches, images = inputs(z)
+    texts = texts_of(z)
+    batch = collate(texts, np.arange(len(texts)))
+    weight = float(z["in_lambda"])
+    losses = simzss(
+        units_of(tokens, batch),
+        batch,
+        patches,
+        images,
+        log_scale,
+        local_weight=weight,
+        temperature=float(z["in_temp_pool"]),
+        target=FAMILIES[family],
+    )
+    for part, loss in [("global", losses.loss_global), ("local", losses.loss_local), ("total", losses.loss)]:
+        golden = z[f"{family}_loss_{part}"]
+        close(loss, golden[()])
+        gradients = torch.autograd.grad(loss, [tokens, log_scale], retain_graph=True, allow_unused=True)
+        for what, gradient in zip(["tokens", "logit_scale"], gradients, strict=True):
+            name = f"{family}_grad_{part}_{what}"
+            if name in z:
+                close(torch.zeros_like(tokens) if gradient is None else gradient, z[name])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("file", WORLD2, ids=lambda f: f.stem)
+def test_two_ranks_of_the_released_code(file, family):
+    """There each rank has class vectors of its own, and a class present only elsewhere keeps the logit 0."""
+    z = np.load(file)
+    tokens, log_scale, patches, images = inputs(z)
+    texts = texts_of(z)
+    world, share = 2, len(texts) // 2
+    names = int(z["in_n_classes"])
+    present = torch.zeros(names, dtype=torch.bool)
+    present[texts.name] = True
+    totals = []
+    for rank in range(world):
+        batch = collate(texts, np.arange(len(texts)), rank, world)
+        units = units_of(tokens, batch, batch.first)
+        captions = F.normalize(tokens[torch.arange(len(texts)), torch.tensor(z["in_text_ids"].argmax(1))], dim=-1)
+        logits = log_scale.exp() * F.normalize(images, dim=-1) @ captions.T
+        own = torch.arange(batch.first, batch.first + share)
+        globally = (F.cross_entropy(logits[own], own) + F.cross_entropy(logits.T[own], own)) / 2
+        name = batch.name.long()
+        token = torch.arange(share, len(units))
+        classes = kernels.class_vectors(units, token, batch.offset, name, names)
+        pooled = kernels.concept_pool(
+            classes, patches, batch.row[batch.first + batch.caption], name, float(z["in_temp_pool"])
+        )
+        locally = kernels.concept_loss(
+            pooled, classes, present, name, batch.weight, float(z["in_logit_scale_local"]), target=FAMILIES[family]
+        )
+        total = globally + float(z["in_lambda"]) * locally
+        for part, loss in [("global", globally), ("local", locally), ("total", total)]:
+            if f"{family}_rank{rank}_loss_{part}" in z:
+                close(loss, z[f"{family}_rank{rank}_loss_{part}"][()])
+        totals.append(total)
+    gradient = torch.autograd.grad(sum(totals) / world, tokens)[0]
+    close(gradient, z[f"{family}_grad_mean_tokens"])
+
+
+def test_the_folder_holds_goldens():
+    assert SINGLE or WORLD2, f"no simzss_*.npz in {FOLDER}"
