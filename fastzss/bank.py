@@ -9,6 +9,7 @@
 The identity is a hash of names and aliases alone.
 """
 
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +48,8 @@ class Bank:
     @property
     def terms(self):
         """Every way to write a name, as words with a space between -> its row; a name goes before another's alias."""
-        aliases = {_spaced(alias): row for row, group in enumerate(self.aliases) for alias in group}
-        return aliases | {_spaced(name): row for row, name in enumerate(self.names)}
+        aliases = {words.spaced(alias): row for row, group in enumerate(self.aliases) for alias in group}
+        return aliases | {words.spaced(name): row for row, name in enumerate(self.names)}
 
     def to_json(self):
         return {
@@ -69,10 +70,6 @@ class Bank:
         )
 
 
-def _spaced(name):
-    return " ".join(word for word, _, _ in words.words(name))
-
-
 def bank_from_captions(texts, least=None):
     """The nouns of cleaned captions that stand in at least `least` of them (default: 3, or 1 in 20,000)."""
     least = least or max(3, len(texts) // 20000)
@@ -87,15 +84,18 @@ def bank_from_captions(texts, least=None):
 
 
 def bank_from_file(path):
-    """One name a line; after commas, other ways to write it."""
+    """One name a line; after commas, other ways to write it.  A name that stands there again adds its writings."""
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = unicodedata.normalize("NFC", path.read_text(encoding="utf-8-sig")).splitlines()
     except (OSError, UnicodeDecodeError) as problem:
         raise UserError(f"{path}: cannot be read as text ({problem}); expected a concept name a line") from None
-    groups = [[" ".join(word.lower().split()) for word in line.split(",")] for line in lines]
-    groups = [[word for word in group if word] for group in groups]
-    groups = {group[0]: group[1:] for group in groups if group}
+    groups = {}
+    for line in lines:
+        writings = [" ".join(writing.lower().split()) for writing in line.split(",")]
+        writings = [writing for writing in writings if words.spaced(writing)]
+        if writings:
+            groups.setdefault(writings[0], {}).update(dict.fromkeys(w for w in writings if w != writings[0]))
     if not groups:
         raise UserError(f"{path}: holds no name; expected a concept name a line, other writings behind commas")
     return Bank(

@@ -65,10 +65,10 @@ class Texts:
     @classmethod
     def of(cls, ids, ids_offset, row, caption, name, token, token_offset):
         """Sort mentions by caption and name, and merge the equal ones."""
+        caption, name, token, token_offset = (np.asarray(a, np.int64) for a in (caption, name, token, token_offset))
         order = np.lexsort((name, caption))
-        caption, name = np.asarray(caption)[order], np.asarray(name)[order]
-        lengths = np.diff(token_offset)[order]
-        token = np.asarray(token)[ranges(np.asarray(token_offset)[:-1][order], lengths)]
+        caption, name, lengths = caption[order], name[order], np.diff(token_offset)[order]
+        token = token[ranges(token_offset[:-1][order], lengths)]
         new = np.ones(len(order), bool)
         new[1:] = (np.diff(caption) != 0) | (np.diff(name) != 0)
         group = np.cumsum(new) - 1

@@ -12,42 +12,55 @@ from fastzss.settings import DemoConfig, ExtractConfig
 
 
 def cache_main(argv=None):
-    commands = Commands("fastzss-cache", "Make and inspect feature stores.")
+    return guarded("fastzss-cache", lambda: answer(cache_commands(), argv))
 
-    extract = commands.add("extract", ExtractConfig.__doc__, run_extract)
+
+def main(argv=None):
+    return guarded("fastzss", lambda: answer(commands(), argv))
+
+
+def answer(program, argv):
+    args = program.parser.parse_args(argv)
+    say(args.work(args), args.json)
+
+
+def cache_commands():
+    program = Program("fastzss-cache", "Make and inspect feature stores.")
+
+    extract = program.add("extract", ExtractConfig.__doc__, run_extract)
     add_config(extract, ExtractConfig)
     extract.add_argument("--dry-run", action="store_true", help="say what would be written, and write nothing")
 
-    concepts = commands.add("concepts", "Find the names of another bank in a store's captions.", run_concepts)
+    concepts = program.add("concepts", "Find the names of another bank in a store's captions.", run_concepts)
     concepts.add_argument("store", type=Path)
     concepts.add_argument("--bank", required=True, metavar="FILE", help="file with a name a line, or: captions")
     concepts.add_argument("--parser", default="auto", help="auto, bank, or spacy:PIPELINE (default: %(default)s)")
 
-    info = commands.add("info", "Say what a store holds.", run_info)
+    info = program.add("info", "Say what a store holds.", run_info)
     info.add_argument("store", type=Path)
-    return commands.run(argv)
+    return program
 
 
-def main(argv=None):
-    commands = Commands("fastzss", "Teach a text encoder to point: open-vocabulary segmentation from cached features.")
+def commands():
+    program = Program("fastzss", "Teach a text encoder to point: open-vocabulary segmentation from cached features.")
 
-    demo = commands.add("demo", DemoConfig.__doc__, run_demo)
+    demo = program.add("demo", DemoConfig.__doc__, run_demo)
     add_config(demo, DemoConfig)
 
-    evaluate = commands.add("evaluate", "Score a run on a set of images with true masks (mIoU).", run_evaluate)
+    evaluate = program.add("evaluate", "Score a run on a set of images with true masks (mIoU).", run_evaluate)
     evaluate.add_argument("run", type=Path)
     evaluate.add_argument("--protocol", default="world", help="world or folder (default: %(default)s)")
     evaluate.add_argument("--data", metavar="X", help="for world: world:test,n=200; for folder: DIR with images/, labels/, classes.txt")
     evaluate.add_argument("--readout", help="concept or eot; by default what the run was trained for")
     add_model_flags(evaluate)
 
-    segment = commands.add("segment", "Segment images into classes named in plain words.", run_segment)
+    segment = program.add("segment", "Segment images into classes named in plain words.", run_segment)
     segment.add_argument("run", type=Path)
     segment.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     segment.add_argument("--classes", required=True, metavar='"A, B"', help="names of the classes, with commas between")
     segment.add_argument("--out", type=Path, default=Path("."), help="folder for the pictures (default: here)")
     add_model_flags(segment)
-    return commands.run(argv)
+    return program
 
 
 def run_extract(args):
@@ -125,26 +138,19 @@ def add_model_flags(parser):
     parser.add_argument("--weights", type=Path, metavar="FILE", help="the backbone's weights, where they have moved")
 
 
-class Commands:
-    """A program with subcommands."""
+class Program:
+    """A program with subcommands; each prints its result as lines, or with --json as one object."""
 
-    def __init__(self, program, description):
-        self.program = program
-        self.parser = argparse.ArgumentParser(prog=program, description=description)
-        self.parser.add_argument("--version", action="version", version=f"{program} {__version__}")
+    def __init__(self, name, description):
+        self.parser = argparse.ArgumentParser(prog=name, description=description)
+        self.parser.add_argument("--version", action="version", version=f"{name} {__version__}")
         self.commands = self.parser.add_subparsers(metavar="command", required=True)
 
-    def add(self, name, description, run):
+    def add(self, name, description, work):
         parser = self.commands.add_parser(name, help=description.split(".")[0], description=description)
-        parser.set_defaults(run=run)
+        parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+        parser.set_defaults(work=work)
         return parser
-
-    def run(self, argv):
-        for parser in self.commands.choices.values():
-            if "--json" not in parser._option_string_actions:
-                parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
-        args = self.parser.parse_args(argv)
-        return guarded(self.program, lambda: say(args.run(args), args.json))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ A value may come from a recipe, then a file, then flags: the later wins.  Keys n
 
 import argparse
 import dataclasses
+import math
 import types
 import typing
 from pathlib import Path
@@ -61,22 +62,34 @@ def build(config_class, *layers):
 def coerce(value, field, where):
     """A YAML or command-line value as the field's type, or a UserError that names it."""
     base = _base(field.type)
-    if value is None or (isinstance(value, str) and value.lower() == "none"):
-        if base is not field.type:
-            return None
+    optional = base is not field.type
+    if optional and (value is None or str(value).lower() == "none"):
+        return None
+    if value is None:
         raise UserError(f"{where}: {field.name} is empty; expected {base.__name__}", code=2)
     try:
-        if base is bool and not isinstance(value, bool):
+        if isinstance(value, bool) != (base is bool) or isinstance(value, list | dict):
             raise ValueError
-        if base is int and (isinstance(value, bool) or float(value) != int(float(value))):
+        result = _whole(value) if base is int else base(value)
+        if base is float and not math.isfinite(result):
             raise ValueError
-        result = int(float(value)) if base is int else base(value)
     except (TypeError, ValueError, OverflowError):
         raise UserError(f"{where}: {field.name} is {value!r}; expected {base.__name__}", code=2) from None
     choices = field.metadata["choices"]
     if choices and result not in choices:
         raise UserError(f"{where}: {field.name} is {value!r}{nearest(value, choices)}; expected one of {choices}", code=2)
     return result
+
+
+def _whole(value):
+    """5, "5", "1e3" -> int; 2.5 is a ValueError."""
+    try:
+        whole = int(value)
+    except ValueError:
+        whole = int(float(value))
+    if isinstance(value, float) and whole != value or isinstance(value, str) and whole != float(value):
+        raise ValueError
+    return whole
 
 
 def plain(config):
@@ -89,11 +102,12 @@ def read_yaml(path):
         loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as problem:
         raise UserError(f"{path}: cannot be read ({problem.strerror}); expected a YAML file of settings", code=2) from None
-    except yaml.YAMLError as problem:
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
         raise UserError(f"{path}: not valid YAML: {problem}", code=2) from None
-    if not isinstance(loaded or {}, dict):
+    loaded = {} if loaded is None else loaded  # an empty file
+    if not isinstance(loaded, dict):
         raise UserError(f"{path}: holds a {type(loaded).__name__}; expected lines of `key: value`", code=2)
-    return loaded or {}
+    return loaded
 
 
 def _base(annotation):
@@ -104,10 +118,9 @@ def _base(annotation):
 
 
 def add_config(parser, config_class):
-    """Flags for every field, `--config` and `--json`."""
+    """Flags for every field, and `--config`."""
     add_flags(parser, config_class)
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings; flags win over it")
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
 
 def configured(config_class, args, recipes=None):
@@ -117,7 +130,7 @@ def configured(config_class, args, recipes=None):
     layers = [(str(args.config), file), ("command line", flags)]
     if recipes is not None:
         recipe = flags.get("recipe", file.get("recipe", next(iter(recipes))))
-        if recipe not in recipes:
+        if recipe not in list(recipes):
             raise UserError(f'unknown recipe "{recipe}"{nearest(recipe, recipes)}; expected {", ".join(recipes)}', code=2)
         layers.insert(0, (f"recipe {recipe}", recipes[recipe]))
     return build(config_class, *layers)

@@ -91,7 +91,8 @@ class Eye:
         """(patches [S, N, D], globals [S, G, D], valid [S]) of a shard's rows."""
         parts = []
         rows = self.plan.rows(shard)
-        with ThreadPoolExecutor(2) as pool:
+        pool = ThreadPoolExecutor(2)
+        try:
             loads = pool.map(self._pixels, (int(self.order[row]) for row in rows))
             for start in range(0, len(rows), self.batch):
                 pixels = [next(loads) for _ in range(min(self.batch, len(rows) - start))]
@@ -100,6 +101,8 @@ class Eye:
                 patches, globals = self.vision(torch.stack([blank if p is None else p for p in pixels]))
                 parts.append((patches.cpu(), globals.cpu(), valid))
                 bar.update(len(pixels))
+        finally:
+            pool.shutdown(cancel_futures=True)  # an interruption does not wait for the rest of the shard
         return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
     def _pixels(self, index):

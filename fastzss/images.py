@@ -10,6 +10,7 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from fastzss import world
@@ -26,10 +27,10 @@ def open_source(spec):
     """A source from what the user typed."""
     kind, _, rest = spec.partition(":")
     if kind not in SOURCES or not rest:
-        if not _ and Path(spec).is_dir():
+        if Path(spec).is_dir():
             raise UserError(f'unknown source "{spec}"; it is a folder, so write folder:{spec}', code=2)
         raise UserError(
-            f'unknown source "{spec}"{nearest(kind, SOURCES)}; expected one of '
+            f'unknown source "{spec}"{nearest(kind, SOURCES.keys() - {kind})}; expected one of '
             f"{', '.join(SOURCES[k].form for k in SOURCES)}",
             code=2,
         )
@@ -54,7 +55,8 @@ class World:
         for setting in settings:
             key, _, value = setting.partition("=")
             if key not in values or not value.isdecimal():
-                raise UserError(f'{self.spec}: "{setting}" is not understood; expected {self.form}', code=2)
+                hint = nearest(key, values.keys() - {key})
+                raise UserError(f'{self.spec}: "{setting}" is not understood{hint}; expected {self.form}', code=2)
             values[key] = int(value)
         if values["n"] == 0:
             raise UserError(f"{self.spec}: asks for no images; expected n of at least 1", code=2)
@@ -94,6 +96,9 @@ class Folder:
                 f"{self.spec}: no images in {self.root} or below; expected files ending in {', '.join(sorted(SUFFIXES))}"
             )
         self.ids = [p.relative_to(self.root).as_posix() for p in files]
+        odd = next((name for name in self.ids if any("\ud800" <= letter <= "\udfff" for letter in name)), None)
+        if odd is not None:
+            raise UserError(f"{self.spec}: the name of the file {odd!r} is not UTF-8; rename it")
 
     def image(self, index):
         return read_image(self.root / self.ids[index])
@@ -101,7 +106,7 @@ class Folder:
     def captions(self, index):
         beside = (self.root / self.ids[index]).with_suffix(".txt")
         try:
-            lines = beside.read_text(encoding="utf-8").splitlines() if beside.exists() else []
+            lines = beside.read_text(encoding="utf-8-sig").splitlines() if beside.exists() else []
         except (OSError, UnicodeDecodeError) as problem:
             raise UserError(f"{beside}: cannot be read as text ({problem}); expected captions, one a line") from None
         return [line.strip() for line in lines if line.strip()]
@@ -119,7 +124,10 @@ def read_image(path):
     """An image file as upright RGB."""
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would take all above 255 for white
+                image = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
+            return image.convert("RGB")
     except FileNotFoundError:
         raise ImageUnreadable(f"{path}: no such file") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:

@@ -17,6 +17,7 @@ from fastzss.errors import UserError
 from fastzss.images import SUFFIXES, ImageUnreadable, World, open_source, read_image
 
 TEMPLATES = ("{}",)
+IGNORE = 255  # a pixel whose class nobody knows
 
 
 @dataclass(frozen=True)
@@ -51,28 +52,52 @@ def folder_set(data):
     for part in ("images", "labels", "classes.txt"):
         if not (root / part).exists():
             raise UserError(f"--data {root}: has no {part}; expected images/, labels/ and classes.txt")
-    names = tuple(line.strip() for line in (root / "classes.txt").read_text().splitlines() if line.strip())
-    images = sorted(p for p in (root / "images").iterdir() if p.suffix.lower() in SUFFIXES)
+    try:
+        lines = (root / "classes.txt").read_text(encoding="utf-8-sig").splitlines()
+        images = sorted(p for p in (root / "images").iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UserError(f"--data {root}: {problem}; expected images/, labels/ and classes.txt") from None
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names or len(set(names)) != len(names):
+        raise UserError(f"--data {root}: classes.txt holds no class or one twice; expected a class a line")
+    if not images:
+        raise UserError(f"--data {root}: no images in images/; expected files ending in {', '.join(sorted(SUFFIXES))}")
     missing = [p.name for p in images if not (root / "labels" / f"{p.stem}.png").exists()]
-    if missing or not images:
+    if missing:
         raise UserError(
-            f"--data {root}: {len(missing)} of {len(images)} images have no label PNG of their name in labels/"
-            + (f" (the first is {missing[0]})" if missing else "")
+            f"--data {root}: {len(missing)} of {len(images)} images have no label PNG of their name in labels/ "
+            f"(the first is {missing[0]})"
         )
 
     def read(index):
         path = images[index]
+        label = root / "labels" / f"{path.stem}.png"
         try:
             image = read_image(path)
-            # palette PNGs hold class indices: they are read raw, never converted
-            mask = np.array(Image.open(root / "labels" / f"{path.stem}.png"))
-        except (ImageUnreadable, OSError) as problem:
-            raise UserError(f"{path}: {problem}") from None
+        except ImageUnreadable as problem:
+            raise UserError(str(problem)) from None
+        mask = read_label(label, len(names))
         if mask.shape != (image.height, image.width):
-            raise UserError(f"{path}: its label is {mask.shape[1::-1]} pixels, the image {image.size}; expected the same")
+            found = f"{mask.shape[1]} x {mask.shape[0]} pixels, its image {image.width} x {image.height}"
+            raise UserError(f"{label}: has {found}; expected the same")
         return image, mask
 
     return EvaluationSet(names, {}, [p.name for p in images], read)
+
+
+def read_label(path, classes):
+    """uint8 [H, W] of an index PNG: palette PNGs hold class indices, so they are read raw, never converted."""
+    try:
+        with Image.open(path) as label:
+            mode, mask = label.mode, np.array(label)
+    except (OSError, ValueError, SyntaxError) as problem:
+        raise UserError(f"{path}: not a readable label ({problem})") from None
+    if mode not in ("P", "L"):
+        raise UserError(f"{path}: a label of mode {mode}; expected one byte a pixel, its class (P or L)")
+    largest = mask[mask != IGNORE].max(initial=0)
+    if largest >= classes:
+        raise UserError(f"{path}: holds class {largest}, classes.txt names 0 to {classes - 1} ({IGNORE} is ignored)")
+    return mask
 
 
 PROTOCOLS = {"world": world_set, "folder": folder_set}

@@ -46,6 +46,8 @@ class ExtractConfig:
     def __post_init__(self):
         if self.batch < 1:
             raise ValueError(f"--batch must be positive, got {self.batch}")
+        if self.size is not None and self.size < 1:
+            raise ValueError(f"--size must be positive, got {self.size}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,7 @@ def train_config(argv=None):
     """(TrainConfig, whether JSON is wanted) from a command line."""
     parser = argparse.ArgumentParser(prog="fastzss/train.py", description=TrainConfig.__doc__)
     add_config(parser, TrainConfig)
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     args = parser.parse_args(argv)
     return configured(TrainConfig, args, RECIPES), args.json
 

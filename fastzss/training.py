@@ -102,7 +102,7 @@ def train(config, progress=True):
         run.create(record, loader.bank)
     if lead and start:
         run.cut_metrics(start)
-        log.info("%s: goes on from step %d of %d", run.path, start, config.steps)
+        log.info("%s: goes on from step %d of %d" if start < config.steps else "%s: %d of %d steps are done", run.path, start, config.steps)
 
     amp = torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
     stop = Stop()
@@ -134,7 +134,9 @@ def train(config, progress=True):
 
             done = step + 1
             bar.update()
-            if done % config.log_every == 0 or done == config.steps:
+            stopped = stop.agreed(device)
+            due = done % config.checkpoint_every == 0 or done == config.steps or stopped
+            if done % config.log_every == 0 or due:  # what is saved has been looked at
                 last = measured(losses, learner, group["lr"], done)
                 if not math.isfinite(last["loss"]):
                     raise UserError(
@@ -144,8 +146,7 @@ def train(config, progress=True):
                 if lead:
                     run.log(last)
                     bar.set_postfix(loss=f"{last['loss']:.3f}", pairs=f"{rate(config, start, done, began):.0f}/s")
-            stopped = stop.agreed(device)
-            if lead and (done % config.checkpoint_every == 0 or done == config.steps or stopped):
+            if lead and due:
                 run.save(done, dict(learner.state_dict()), optimizer_tensors(learner, optimizer), {"seed": config.seed})
             if stopped and done < config.steps:
                 raise Stopped(stop.signal, done)

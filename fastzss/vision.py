@@ -58,14 +58,13 @@ class Vision:
 
     def resize(self, image):
         """A PIL image with its short side brought to S pixels."""
-        factor = self.size / min(image.size)
-        width, height = (max(self.size, round(side * factor)) for side in image.size)
+        width, height = (self.size * side // min(image.size) for side in image.size)
         return image.resize((width, height), getattr(Image.Resampling, self.interpolation.upper()))
 
     def pixels(self, image):
-        """A PIL image -> uint8 [3, S, S]: short side to S, centre crop."""
+        """A PIL image -> uint8 [3, S, S]: short side to S, centre crop, to the pixel as timm's evaluation does it."""
         image = self.resize(image)
-        left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
+        left, top = (round((side - self.size) / 2) for side in image.size)
         return as_tensor(image.crop((left, top, left + self.size, top + self.size)))
 
     @torch.inference_mode()
@@ -85,6 +84,7 @@ def as_tensor(image):
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
+@torch.random.fork_rng(devices=[])  # the caller's random numbers go on as if nothing had been drawn
 def load_vision(name, weights=None, random=False, size=None, device="cpu"):
     """A backbone by name, with its shipped, fetched, given (`weights`: a file) or random weights."""
     if weights is not None and not Path(weights).is_file():
@@ -106,7 +106,7 @@ def load_vision(name, weights=None, random=False, size=None, device="cpu"):
         raise UserError(f'unknown model "{name}"{nearest(name, timm.list_models())}; expected tiny or a timm ViT', code=2)
     patch = _patch_size(timm, name)
     size = size or SIZES.get(patch, 16 * patch)
-    if size % patch:
+    if size % patch or size < 0:
         raise UserError(f"--size {size} is no multiple of the patch size {patch} of {name}", code=2)
     overlay = {"file": str(weights)} if weights else None
     try:
@@ -154,18 +154,24 @@ def weights_hash(model):
 
 
 def _load_tiny(model, weights):
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from timm.models import load_state_dict
 
     path = Path(weights) if weights else Path(__file__).parent / "data" / "tiny.safetensors"
     try:
-        model.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    except (SafetensorError, RuntimeError) as problem:
-        raise UserError(f"--weights {path}: these are no weights of the tiny backbone ({_first_line(problem)})") from None
+        model.load_state_dict({name: value.float() for name, value in load_state_dict(path).items()})
+    except Exception as problem:  # whatever safetensors, pickle and torch say of a file that is none of theirs
+        found = _first_line(problem)
+        raise UserError(f"--weights {path}: these are no weights of the tiny backbone ({found})") from None
 
 
 def _patch_size(timm, name):
-    model = timm.create_model(name, pretrained=False, num_classes=0, device="meta")
+    try:
+        model = timm.create_model(name, pretrained=False, num_classes=0, device="meta")
+    except TypeError:  # models of older timm take no device: a real one then, thrown away
+        model = timm.create_model(name, pretrained=False, num_classes=0)
+    except RuntimeError as problem:
+        found = _first_line(problem)
+        raise UserError(f'unknown model "{name}" ({found}); expected tiny or a timm ViT', code=2) from None
     embed = getattr(model, "patch_embed", None)
     if not hasattr(model, "num_prefix_tokens") or not hasattr(embed, "grid_size"):
         raise UserError(f"{name} is no plain vision transformer; expected a timm ViT such as vit_small_patch14_dinov2", code=2)

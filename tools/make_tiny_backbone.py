@@ -6,7 +6,7 @@ the two views show the same point of the region, their features should agree, an
     patch     a patch of one view finds its own point in the other view among the points of the batch
     region    a patch of one view, and the mean of its region, find the mean of the region in the other view
     raw       the region terms once more on the features themselves, without the projector: these are what is shipped
-    global    the class tokens of the two views find one another; a weak term
+    global    the class token finds the mean of its own view's patches, held fixed; a weak term
 
 All are InfoNCE at temperature TAU on cosines. The views are smaller than the scenes and see a window of the position
 table, moved about, so that place does not give the answer away. The shipped weights are a running average.
@@ -35,7 +35,6 @@ FIRST = 100_000  # scenes from here on are never used by the demo
 POOL, FRESH = 3000, 8  # scenes at hand, and how many of them are replaced each step
 TAU = 0.1
 PAIRS = 1024  # matching points that one step compares
-MEMORY = 8192
 AVERAGE = 0.998
 COOLDOWN = 0.25  # share of a call at whose end the learning rate falls
 
@@ -78,24 +77,7 @@ def region_terms(points, regions, owner):
     return to_region + both_ways(*regions)
 
 
-class Memory:
-    """Patches of the last steps, by which a patch finds its like in another scene."""
-
-    def __init__(self, device):
-        self.bank = F.normalize(torch.randn(MEMORY, tiny.WIDTH, device=device), dim=-1)
-        self.held = 0
-
-    def nearest(self, points):
-        with torch.no_grad():
-            return self.bank[(points @ self.bank.T).argmax(1)]
-
-    def add(self, points):
-        points = points.detach()[torch.randperm(len(points), device=points.device)[: MEMORY // 32]]
-        self.bank = torch.cat([self.bank[len(points) :], points])
-        self.held += len(points)
-
-
-def step_loss(student, scenes, grounds, memory, autocast):
+def step_loss(student, scenes, grounds, autocast):
     n, device, window = len(scenes), scenes.device, VIEW // tiny.PATCH
     centre = uniform((n, 2), 20, tiny.SIZE - 20, device)
     views = [make_view(scenes, centre, ground) for ground in grounds]
@@ -140,11 +122,6 @@ def step_loss(student, scenes, grounds, memory, autocast):
         "raw": region_terms(both_points(raw), both_regions(raw), owner),
         "global": 0.2 * info_nce(F.normalize(tokens[:, 0], dim=-1), summary),
     }
-    if memory:
-        if memory.held > MEMORY:
-            like = (info_nce(memory.nearest(points[k]), points[1 - k], same=near if k else near.T) for k in range(2))
-            terms["like"] = sum(like) / 2
-        memory.add(points[1])
     return sum(terms.values()), {name: value.item() for name, value in terms.items()}
 
 
@@ -196,7 +173,6 @@ def train(args):
     calls.append(command(args))
     begun, saved, cpu_begun, first_step = time.monotonic(), time.monotonic(), time.process_time(), done
     scenes = Scenes(args.seed, done * FRESH, args.device)
-    memory = Memory(args.device) if args.memory else None
     autocast = torch.autocast(torch.device(args.device).type, torch.bfloat16)
 
     def spent():
@@ -217,7 +193,7 @@ def train(args):
         for stepper, rate in zip(steppers, rates, strict=True):
             stepper.param_groups[0]["lr"] = pace * rate
         pictures, *grounds = scenes.batch(args.batch)
-        loss, terms = step_loss(student, pictures, grounds, memory, autocast)
+        loss, terms = step_loss(student, pictures, grounds, autocast)
         student.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), 3.0)
@@ -307,7 +283,6 @@ def main(argv=None):
     parser.add_argument("--seed", type=int, default=0, help="of the weights, the scenes and the views")
     parser.add_argument("--device", default="cpu", help="where to train (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
-    parser.add_argument("--memory", action="store_true")
     parser.add_argument("--resume", action="store_true", help="go on from the .checkpoint beside --out")
     parser.add_argument("--probe", action="store_true", help="train nothing: print the linear probe of --out")
     args = parser.parse_args(argv)

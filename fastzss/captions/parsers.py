@@ -1,13 +1,16 @@
 """Where captions mention names: by their words, or by a spaCy parse.
 
 A parser turns cleaned texts into mentions of names; `terms` maps each way to write a name (the name itself and its
-aliases, singular, lower case) to the name's row in the bank.
+aliases: singular, lower case, the words with a space between) to the name's row in the bank.
 
-    bank            longest match of the terms among the caption's words, plurals included; needs no download
+    bank            longest match of the terms among the caption's words, plurals included, never across a comma or the
+                    end of a sentence; needs no download
     spacy:PIPELINE  the paper's way: of each noun chunk the lemma of its root, with the last compound before it
     auto            spaCy's English pipeline when one is installed, else bank
 """
 
+import re
+from itertools import pairwise
 from typing import NamedTuple
 
 from fastzss.captions import words
@@ -15,6 +18,9 @@ from fastzss.captions.tokens import tokens_of
 from fastzss.errors import UserError
 
 PIPELINES = ("en_core_web_trf", "en_core_web_lg", "en_core_web_md", "en_core_web_sm")
+
+# What may stand between two words of one name: "fire hydrant", "t-shirt", "salt & pepper", "u.s. flag"
+BETWEEN = re.compile(r"\s+|\s?&\s?|[-'’./_+]|(?<=\b\w)\. ")
 
 
 class Mention(NamedTuple):
@@ -45,8 +51,11 @@ def _match(clean, terms, longest):
     found, at = [], 0
     tokens = words.words(clean)
     text = [word for word, _, _ in tokens]
+    together = [BETWEEN.fullmatch(clean, a, b) for (_, _, a), (_, b, _) in pairwise(tokens)]
     while at < len(tokens):
         for size in range(min(longest, len(tokens) - at), 0, -1):
+            if not all(together[at : at + size - 1]):
+                continue
             head = text[at : at + size - 1]
             last = text[at + size - 1]
             # as written first, so that names which are plurals ("skis") are found
@@ -72,7 +81,7 @@ def _chunks(doc, terms):
         root = chunk.root
         compound = next((child for child in reversed(list(root.children)) if child.dep_ == "compound"), None)
         parts = [compound, root] if compound is not None else [root]
-        name = " ".join([*(part.text for part in parts[:-1]), root.lemma_])
+        name = words.spaced(" ".join([*(part.text for part in parts[:-1]), root.lemma_ or root.text]))
         if name in terms:
             yield Mention(terms[name], tuple((part.idx, part.idx + len(part.text)) for part in parts))
 
@@ -87,7 +96,7 @@ def load_pipeline(name):
             f'spaCy pipeline "{name}" is not installed; `python -m spacy download {name}` installs it, '
             f"and `--parser bank` needs none"
         ) from None
-    if not nlp.has_pipe("parser") and "transformer" not in nlp.pipe_names:
+    if not nlp.has_pipe("parser"):
         raise UserError(
             f'spaCy pipeline "{name}" has no parser ({", ".join(nlp.pipe_names) or "it is blank"}); noun chunks need one, '
             f"as en_core_web_sm has"
@@ -100,13 +109,16 @@ def find_mentions(texts, tokens, terms, parse):
 
     Args:
         texts: cleaned captions.
-        tokens: Tokens of each; a mention beyond their context is left out.
+        tokens: Tokens of each; a mention that is not wholly within their context is left out.
         terms: {term: row in the bank}.
         parse: what choose_parser gave.
     """
     caption, name, token, offset = [], [], [], [0]
     for row, mentions in enumerate(parse(texts, terms)):
+        end = tokens[row].spans[-2][1] if tokens[row].cut else len(texts[row])  # of the characters that are read
         for mention in mentions:
+            if any(last > end for _, last in mention.spans):
+                continue
             spots = sorted({i for a, b in mention.spans for i in tokens_of(tokens[row].spans, a, b)})
             if spots:
                 caption.append(row)

@@ -76,6 +76,11 @@ def words(clean):
     return [(match.group(), match.start(), match.end()) for match in WORD.finditer(clean)]
 
 
+def spaced(name):
+    """'t-shirt' -> 't shirt': the words of a name with a space between, however it is written."""
+    return " ".join(WORD.findall(name))
+
+
 def names_in(clean):
     """What a caption may name: its nouns, and pairs of neighbouring nouns, in singular form.
 

@@ -1,0 +1,40 @@
+"""No test may reach beyond this machine, child processes too; and memory nobody has written is poison.
+
+`no_network/sitecustomize.py` closes the sockets of every Python process that finds it on PYTHONPATH.
+"""
+
+import os
+import runpy
+from pathlib import Path
+
+import pytest
+
+GUARD = Path(__file__).parent / "no_network"
+
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(GUARD), os.environ.get("PYTHONPATH")]))
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two tests at a time beat two threads for tiny matrices
+runpy.run_path(str(GUARD / "sitecustomize.py"))
+
+
+@pytest.fixture
+def poison():
+    """torch.empty gives NaN (integers: their maximum), so that an output nobody wrote cannot pass by luck."""
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(before[0])
+    torch.utils.deterministic.fill_uninitialized_memory = before[1]
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    """A small finished store of the built-in world, seen by the shipped backbone.  Tests only read it."""
+    from fastzss.extract import extract
+    from fastzss.settings import ExtractConfig
+
+    path = tmp_path_factory.mktemp("world") / "store"
+    extract(ExtractConfig(source="world:train,n=80", store=path, parser="bank"))
+    return path

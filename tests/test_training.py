@@ -1,0 +1,264 @@
+"""The trainer: schedule, stopping and going on, several processes, and every door it has."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fastzss.errors import UserError
+from fastzss.runs import Run
+from fastzss.settings import TrainConfig
+from fastzss.text import PRESETS
+from fastzss.training import FREE, Learner, learning_rate, train
+
+ROOT = Path(__file__).parent.parent
+DOOR = ROOT / "fastzss" / "train.py"
+
+
+@pytest.fixture
+def config(store, tmp_path):
+    return TrainConfig(
+        store=store, out=tmp_path / "run", text="tiny", batch=24, steps=20, lr=1e-3, local_weight=1.0,
+        global_feature="patch-mean", log_every=1, checkpoint_every=8, precision="float64", device="cpu",
+    )  # fmt: skip
+
+
+def weights(run):
+    return load_file(Run.open(run).latest / "model.safetensors")
+
+
+def assert_same(run, other, tolerance=0.0):
+    for name, value in weights(other).items():
+        assert (weights(run)[name] - value).abs().max() <= tolerance, name
+    losses = [[m["loss"] for m in Run(r).metrics()] for r in (run, other)]
+    assert losses[0] == pytest.approx(losses[1], rel=max(tolerance, 1e-12))
+
+
+def flags(config):
+    given = {k: getattr(config, k) for k in config.__dataclass_fields__ if k not in ("method", "recipe", "bank")}
+    return [f"--{key.replace('_', '-')}={value}" for key, value in given.items() if value is not None]
+
+
+def launch(command, cwd=None, **env):
+    return subprocess.run(
+        [str(c) for c in command], cwd=cwd, capture_output=True, text=True, timeout=120, env={**os.environ, **env}
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(store, tmp_path_factory):
+    """An uninterrupted run of one process, for the others to be compared with."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    config = TrainConfig(
+        store=store, out=out, text="tiny", batch=24, steps=20, lr=1e-3, local_weight=1.0,
+        global_feature="patch-mean", log_every=1, checkpoint_every=8, precision="float64", device="cpu",
+    )  # fmt: skip
+    train(config)
+    return out
+
+
+def test_the_losses_fall(whole):
+    metrics = Run(whole).metrics()
+    assert [m["step"] for m in metrics] == list(range(1, 21))
+    assert metrics[-1]["loss_global"] < 0.9 * metrics[0]["loss_global"]
+    assert metrics[-1]["loss_local"] < 0.9 * metrics[0]["loss_local"]
+    for m in metrics:
+        assert m["loss"] == pytest.approx(m["loss_global"] + m["loss_local"])
+
+
+def test_the_run_folder_holds_what_is_needed_to_use_it(whole, store):
+    run = Run.open(whole)
+    assert run.latest.name == "step-000020"
+    assert sorted(p.name for p in run.latest.parent.iterdir()) == ["step-000016", "step-000020"]
+    assert run.config["text"] == {"preset": "tiny", "width": 128, "layers": 2, "heads": 4, "out": 128}
+    assert run.config["readout"] == "concept"
+    assert run.config["vision"]["model"] == "tiny" and run.config["weights"] == "shipped"
+    assert run.bank["names"]
+
+
+@pytest.mark.parametrize("step, rate", [(0, 0.1), (1, 0.2), (9, 1.0), (10, 1.0), (55, 0.5), (100, 0.0)])
+def test_the_learning_rate_rises_for_a_tenth_and_then_falls_like_a_cosine(step, rate):
+    assert learning_rate(step, 100, 1.0, 0.1) == pytest.approx(rate)
+
+
+def test_the_reference_recipe_has_the_authors_rate():
+    config = TrainConfig(store=Path("s"), out=Path("o"))
+    assert (config.steps, config.batch, config.weight_decay, config.local_weight) == (280, 16384, 0.2, 0.05)
+    assert config.peak == pytest.approx(1.92e-3)
+    assert learning_rate(0, 280, config.peak, config.warmup) == pytest.approx(1.92e-3 / 28)
+
+
+def test_only_matrices_decay():
+    learner = Learner(PRESETS["tiny"], 32)
+    decaying, free = learner.groups(0.2)
+    assert (decaying["weight_decay"], free["weight_decay"]) == (0.2, 0.0)
+    assert all(p.ndim >= 2 for p in decaying["params"]) and all(p.ndim < 2 for p in free["params"])
+    assert len(decaying["params"]) + len(free["params"]) == len(list(learner.parameters()))
+    assert any(p is learner.logit_scale for p in free["params"])
+
+
+def test_the_scale_stays_between_1_and_100(config):
+    """A first step of 10 would take its logarithm from 2.7 far beyond either bound."""
+    train(replace(config, lr=10.0, warmup=0.0, steps=1))
+    scale = Run(config.out).metrics()[0]["scale"]
+    assert min(abs(scale - 1), abs(scale - 100)) < 1e-9
+
+
+def test_the_argmax_target_trains_differently(config, whole):
+    train(replace(config, local_target="argmax", steps=1))
+    assert Run(config.out).metrics()[0]["loss_local"] != pytest.approx(Run(whole).metrics()[0]["loss_local"])
+
+
+def test_without_the_local_loss_captions_are_read_by_their_end(config):
+    last = train(replace(config, local_weight=0.0, steps=2))
+    assert last["loss_local"] == 0 and last["loss"] == last["loss_global"]
+    assert Run(config.out).config["readout"] == "eot"
+
+
+def start(config):
+    return subprocess.Popen([sys.executable, DOOR, *flags(config)], stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_step(config, step):
+    end = time.time() + 60
+    while time.time() < end:
+        if len(Run(config.out).metrics()) >= step:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the training never began")
+
+
+@pytest.mark.parametrize("signum, code", [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_stopped_run_leaves_a_checkpoint_and_goes_on_bit_for_bit(config, whole, signum, code):
+    process = start(config)
+    wait_for_step(config, 3)
+    process.send_signal(signum)
+    _, stderr = process.communicate(timeout=60)
+    done = len(Run(config.out).metrics())
+    if done < config.steps:
+        assert process.returncode == code
+        assert "the same command goes on from there" in stderr and "Traceback" not in stderr
+        assert Run(config.out).latest.name == f"step-{done:06d}"
+    train(config)
+    assert_same(config.out, whole)
+
+
+def test_a_killed_run_goes_on_bit_for_bit(config, whole):
+    process = start(config)
+    wait_for_step(config, 11)
+    process.kill()
+    process.wait()
+    with open(config.out / "metrics.jsonl", "a") as file:
+        file.write('{"step": 99, "lo')  # the kind of line a kill leaves
+    assert Run(config.out).latest.name in ("step-000008", "step-000016")
+    train(config)
+    assert_same(config.out, whole)
+
+
+def test_a_finished_run_is_not_trained_again(config):
+    config = replace(config, steps=2)
+    first = train(config)
+    before = weights(config.out)
+    assert train(config) == first
+    assert all(torch.equal(value, before[name]) for name, value in weights(config.out).items())
+
+
+def test_a_run_of_other_settings_is_refused_by_name(config):
+    train(replace(config, steps=1))
+    with pytest.raises(UserError, match=r"lr is 0.001, now 0.5.*another --out") as problem:
+        train(replace(config, steps=1, lr=0.5, log_every=3))
+    assert "log_every" in FREE and "log_every" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ({"batch": 81}, "--batch 81 is more than the 80 samples"),
+        ({"global_feature": "gist"}, "no global feature 'gist'; there are cls, patch-mean"),
+        ({"bank": "ffff"}, "no concept bank 'ffff'"),
+        ({"store": Path("/nowhere")}, "no such folder"),
+    ],
+)
+def test_mistakes_are_named(config, change, sentence):
+    with pytest.raises(UserError, match=sentence):
+        train(replace(config, **change))
+    assert not config.out.exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(config, monkeypatch):
+    import fastzss.training as training
+
+    real = training.used_units
+    calls = []
+
+    def broken(tower, batch):
+        calls.append(1)
+        return real(tower, batch) * (float("nan") if len(calls) == 11 else 1)
+
+    monkeypatch.setattr(training, "used_units", broken)
+    with pytest.raises(UserError, match="the loss is nan at step 11"):
+        train(config)
+    assert Run.open(config.out).latest.name == "step-000008"
+    assert all(value.isfinite().all() for value in weights(config.out).values())
+
+
+# Several processes compute what one would; each of these really starts them.
+
+
+@pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_several_processes_make_the_run_of_one(config, whole, world, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", world, DOOR, *flags(config)]
+    done = launch(command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert_same(config.out, whole, tolerance=1e-9)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(config, whole, tmp_path):
+    process = start(config)
+    wait_for_step(config, 9)
+    process.kill()
+    process.wait()
+    done = launch([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", 2, DOOR, *flags(config)])
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert_same(config.out, whole, tolerance=1e-9)
+
+
+def test_accelerate_launch_from_another_folder(config, tmp_path):
+    config = replace(config, steps=2)
+    quiet = "--cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no".split()
+    accelerate = Path(sys.executable).parent / "accelerate"
+    done = launch([accelerate, "launch", *quiet, DOOR, *flags(config), "--json"], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout)["step"] == 2
+    assert done.stderr.count("Traceback") == 0
+
+
+@pytest.mark.slow
+def test_two_processes_by_accelerate(config, whole, tmp_path):
+    accelerate = Path(sys.executable).parent / "accelerate"
+    done = launch([accelerate, "launch", "--multi_gpu", "--num_processes", 2, DOOR, *flags(config)], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert_same(config.out, whole, tolerance=1e-9)
+
+
+def test_the_launch_that_would_start_one_process_is_refused(config, tmp_path):
+    accelerate = Path(sys.executable).parent / "accelerate"
+    done = launch([accelerate, "launch", "--cpu", "--num_processes", 2, DOOR, *flags(config)], cwd=tmp_path)
+    assert done.returncode != 0
+    assert "torchrun --nproc_per_node" in done.stderr
+    assert not config.out.exists()
+
+
+@pytest.mark.parametrize("command", [[DOOR], ["-m", "fastzss.train"]], ids=["path", "module"])
+def test_plain_python(config, command, tmp_path):
+    done = launch([sys.executable, *command, *flags(replace(config, steps=1))], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert weights(config.out)
