@@ -84,12 +84,12 @@ def coerce(value, field, where):
 def _whole(value):
     """5, "5", "1e3" -> int; 2.5 is a ValueError."""
     try:
-        whole = int(value)
+        return int(value) if not isinstance(value, float) else _whole(str(value))
     except ValueError:
-        whole = int(float(value))
-    if isinstance(value, float) and whole != value or isinstance(value, str) and whole != float(value):
-        raise ValueError
-    return whole
+        number = float(value)
+        if number != int(number):
+            raise
+        return int(number)
 
 
 def plain(config):

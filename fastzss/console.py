@@ -7,8 +7,11 @@ import errno
 import json as jsonlib
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
+from contextlib import contextmanager
 
 from fastzss.errors import UserError
 
@@ -17,7 +20,8 @@ def guarded(program, work):
     """Run a command; what the user can mend becomes a sentence and an exit code, what is our mistake a traceback."""
     quiet_logs()
     try:
-        work()
+        with interruptible():
+            work()
         sys.stdout.flush()
         return 0
     except UserError as problem:
@@ -33,6 +37,32 @@ def guarded(program, work):
         if isinstance(problem, PermissionError) or problem.errno == errno.EROFS:
             return complain(program, f"{problem.filename}: permission denied; choose a place you may use", 1)
         raise
+
+
+@contextmanager
+def interruptible():
+    """Ctrl-C raises KeyboardInterrupt, and again half a second later should it get lost.
+
+    Python drops an exception that happens to rise inside a finaliser; the user would have to press Ctrl-C twice.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def interrupt(*_):
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGALRM)}
+    report = sys.unraisablehook
+    sys.unraisablehook = lambda lost: None if lost.exc_type is KeyboardInterrupt else report(lost)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = report
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def complain(program, message, code):

@@ -148,7 +148,7 @@ def train(config, progress=True):
                     bar.set_postfix(loss=f"{last['loss']:.3f}", pairs=f"{rate(config, start, done, began):.0f}/s")
             if lead and due:
                 run.save(done, dict(learner.state_dict()), optimizer_tensors(learner, optimizer), {"seed": config.seed})
-            if stopped and done < config.steps:
+            if stopped:
                 raise Stopped(stop.signal, done)
     world.wait_for_everyone()
     return last or (run.metrics() or [{}])[-1]
@@ -232,9 +232,11 @@ class Stop:
     def __enter__(self):
         self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
 
-    def __exit__(self, *_):
+    def __exit__(self, problem, *_):
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
+        if self.signal == signal.SIGINT and problem is None:  # it came behind the last step
+            raise KeyboardInterrupt
 
     def _note(self, signum, frame):
         if self.signal == signal.SIGINT == signum:

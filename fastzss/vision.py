@@ -110,7 +110,7 @@ def load_vision(name, weights=None, random=False, size=None, device="cpu"):
         raise UserError(f"--size {size} is no multiple of the patch size {patch} of {name}", code=2)
     overlay = {"file": str(weights)} if weights else None
     try:
-        with _patient_only_online():
+        with _patient_only_online(), _nothing_missing():
             model = timm.create_model(
                 name, pretrained=not random, num_classes=0, img_size=size, pretrained_cfg_overlay=overlay
             )
@@ -164,6 +164,7 @@ def _load_tiny(model, weights):
         raise UserError(f"--weights {path}: these are no weights of the tiny backbone ({found})") from None
 
 
+@torch.random.fork_rng(devices=[])
 def _patch_size(timm, name):
     try:
         model = timm.create_model(name, pretrained=False, num_classes=0, device="meta")
@@ -173,9 +174,30 @@ def _patch_size(timm, name):
         found = _first_line(problem)
         raise UserError(f'unknown model "{name}" ({found}); expected tiny or a timm ViT', code=2) from None
     embed = getattr(model, "patch_embed", None)
-    if not hasattr(model, "num_prefix_tokens") or not hasattr(embed, "grid_size"):
-        raise UserError(f"{name} is no plain vision transformer; expected a timm ViT such as vit_small_patch14_dinov2", code=2)
+    plain = hasattr(model, "num_prefix_tokens") and hasattr(embed, "grid_size") and not hasattr(embed, "backbone")
+    if not plain:
+        raise UserError(
+            f"{name} is no plain vision transformer; expected a timm ViT such as vit_small_patch14_dinov2", code=2
+        )
     return embed.patch_size[0]
+
+
+@contextmanager
+def _nothing_missing():
+    """timm leaves weights that a file lacks random, without a word, where it drops the classifier: here that fails."""
+    load = torch.nn.Module.load_state_dict
+
+    def load_all(module, *args, **named):
+        result = load(module, *args, **named)
+        if result.missing_keys:
+            raise RuntimeError(f"{len(result.missing_keys)} weights are missing, {result.missing_keys[0]} among them")
+        return result
+
+    torch.nn.Module.load_state_dict = load_all
+    try:
+        yield
+    finally:
+        torch.nn.Module.load_state_dict = load
 
 
 def _first_line(problem):

@@ -96,7 +96,9 @@ def test_a_bank_goes_through_json_and_back(bank):
 
 
 def test_every_writing_leads_to_its_row_and_a_name_goes_before_anothers_alias():
-    bank = Bank(names=("ship", "boat", "t-shirt"), aliases=(("boat", "steam-ship"), ("dinghy",), ("tee",)), origin=("x",) * 3)
+    bank = Bank(
+        names=("ship", "boat", "t-shirt"), aliases=(("boat", "steam-ship"), ("dinghy",), ("tee",)), origin=("x",) * 3
+    )
     assert bank.terms == {"ship": 0, "steam ship": 0, "boat": 1, "dinghy": 1, "t shirt": 2, "tee": 2}
 
 
