@@ -1,4 +1,4 @@
-"""Installation.  The folder `kernels/` is installed as `fastzss.kernels`: the name `kernels` belongs to another package."""
+"""Installation.  The folder `kernels/` is installed as `fastzss.kernels`: another package owns the name `kernels`."""
 
 from pathlib import Path
 

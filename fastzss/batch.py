@@ -1,9 +1,9 @@
 """Captions of a training step, lying end to end: what the loader hands to the text tower and the objective.
 
 Captions are packed into rows of 64 or 128 tokens, several in a row; nothing is padded to 77.  Mentions are ragged, and
-their tokens may lie apart.  Nothing of the patches is copied: a batch only says which image rows of the store it means.
+their tokens may lie apart.  Nothing of the patches is copied: a batch only names image rows of the store.
 
-Sizes: B captions of the whole batch, b of them on this rank, R packed rows of L tokens, C mentions with T tokens in all.
+Sizes: B captions of the whole batch, b of them on this rank, R packed rows of L tokens, C mentions with T tokens.
 """
 
 from dataclasses import dataclass, fields, replace

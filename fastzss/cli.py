@@ -50,7 +50,9 @@ def commands():
     evaluate = program.add("evaluate", "Score a run on a set of images with true masks (mIoU).", run_evaluate)
     evaluate.add_argument("run", type=Path)
     evaluate.add_argument("--protocol", default="world", help="world or folder (default: %(default)s)")
-    evaluate.add_argument("--data", metavar="X", help="for world: world:test,n=200; for folder: DIR with images/, labels/, classes.txt")
+    evaluate.add_argument(
+        "--data", metavar="X", help="for world: world:test,n=200; for folder: DIR with images/, labels/, classes.txt"
+    )
     evaluate.add_argument("--readout", help="concept or eot; by default what the run was trained for")
     add_model_flags(evaluate)
 
@@ -97,7 +99,8 @@ def run_evaluate(args):
 
     if args.protocol not in PROTOCOLS:
         raise UserError(
-            f'unknown protocol "{args.protocol}"{nearest(args.protocol, PROTOCOLS)}; expected {", ".join(PROTOCOLS)}', code=2
+            f'unknown protocol "{args.protocol}"{nearest(args.protocol, PROTOCOLS)}; expected {", ".join(PROTOCOLS)}',
+            code=2,
         )
     data = PROTOCOLS[args.protocol](args.data)
     model = load(args.run, args.device, args.weights)

@@ -38,7 +38,7 @@ def add_flags(parser, config_class):
 
 
 def build(config_class, *layers):
-    """An instance from (where, {key: value}) layers, the later ones winning; values are coerced to their field's type."""
+    """An instance from (where, {key: value}) layers, the later ones winning; values become their field's type."""
     fields = {f.name: f for f in dataclasses.fields(config_class)}
     values = {}
     for where, layer in layers:
@@ -77,7 +77,8 @@ def coerce(value, field, where):
         raise UserError(f"{where}: {field.name} is {value!r}; expected {base.__name__}", code=2) from None
     choices = field.metadata["choices"]
     if choices and result not in choices:
-        raise UserError(f"{where}: {field.name} is {value!r}{nearest(value, choices)}; expected one of {choices}", code=2)
+        found = f"{field.name} is {value!r}{nearest(value, choices)}"
+        raise UserError(f"{where}: {found}; expected one of {choices}", code=2)
     return result
 
 
@@ -101,7 +102,8 @@ def read_yaml(path):
     try:
         loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as problem:
-        raise UserError(f"{path}: cannot be read ({problem.strerror}); expected a YAML file of settings", code=2) from None
+        found = f"cannot be read ({problem.strerror})"
+        raise UserError(f"{path}: {found}; expected a YAML file of settings", code=2) from None
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
         raise UserError(f"{path}: not valid YAML: {problem}", code=2) from None
     loaded = {} if loaded is None else loaded  # an empty file
@@ -131,6 +133,7 @@ def configured(config_class, args, recipes=None):
     if recipes is not None:
         recipe = flags.get("recipe", file.get("recipe", next(iter(recipes))))
         if recipe not in list(recipes):
-            raise UserError(f'unknown recipe "{recipe}"{nearest(recipe, recipes)}; expected {", ".join(recipes)}', code=2)
+            hint = nearest(recipe, recipes)
+            raise UserError(f'unknown recipe "{recipe}"{hint}; expected {", ".join(recipes)}', code=2)
         layers.insert(0, (f"recipe {recipe}", recipes[recipe]))
     return build(config_class, *layers)

@@ -33,7 +33,9 @@ def guarded(program, work):
         return 0
     except OSError as problem:
         if problem.errno == errno.ENOSPC:
-            return complain(program, f"the disk is full ({problem.filename or 'while writing'}); make room and repeat", 1)
+            return complain(
+                program, f"the disk is full ({problem.filename or 'while writing'}); make room and repeat", 1
+            )
         if isinstance(problem, PermissionError) or problem.errno == errno.EROFS:
             return complain(program, f"{problem.filename}: permission denied; choose a place you may use", 1)
         raise

@@ -47,7 +47,9 @@ def demo(config):
     with stage("look at the images, once", times):
         info = extract(ExtractConfig(source=f"world:train,n={images}", store=store, device=config.device))
 
-    recipe = build(TrainConfig, ("recipe demo", {**RECIPES["demo"], "store": store, "out": config.out, "recipe": "demo"}))
+    recipe = build(
+        TrainConfig, ("recipe demo", {**RECIPES["demo"], "store": store, "out": config.out, "recipe": "demo"})
+    )
     recipe = replace(recipe, device=config.device, **({"steps": 60} if config.quick else {}))
     runs = {"global only": [], "global + local": []}
     for seed in range(config.seeds):
@@ -67,11 +69,16 @@ def demo(config):
             classifiers["random text", seed] = untrained(model, seed).class_vectors(data.names)
             classifiers["global + local", seed] = models["global + local"][seed].class_vectors(data.names)
             for readout in ("eot", "concept"):
-                classifiers[f"global only, {readout}", seed] = models["global only"][seed].class_vectors(data.names, readout)
+                classifiers[f"global only, {readout}", seed] = models["global only"][seed].class_vectors(
+                    data.names, readout
+                )
         found = evaluate(model.vision, classifiers, data)
         found["ceiling", 0] = ceiling(model.vision.grid, data)
         # the readout that serves the global loss best, in its favour
-        best = max(("eot", "concept"), key=lambda r: np.mean([found[f"global only, {r}", s]["all"] for s in range(config.seeds)]))
+        best = max(
+            ("eot", "concept"),
+            key=lambda r: np.mean([found[f"global only, {r}", s]["all"] for s in range(config.seeds)]),
+        )
         for seed in range(config.seeds):
             found["global only", seed] = found[f"global only, {best}", seed]
 
@@ -93,11 +100,14 @@ def demo(config):
         "bank": bank_record(concepts),
         "machine": machine(),
         "date": datetime.date.today().isoformat(),
-        "command": f"fastzss demo{' --quick' if config.quick else ''}{f' --seeds {config.seeds}' if config.seeds > 1 else ''}",
+        "command": "fastzss demo" + " --quick" * config.quick + f" --seeds {config.seeds}" * (config.seeds > 1),
         "readout": {"global only": best, "global + local": model.readout},
     }
     path = write_report(config.out, report, pictures(model, data))
-    return {**{row["row"]: {k: round(row[k], 1) for k in ("all", "things", "stuff")} for row in rows}, "report": str(path)}
+    return {
+        **{row["row"]: {k: round(row[k], 1) for k in ("all", "things", "stuff")} for row in rows},
+        "report": str(path),
+    }
 
 
 @contextmanager

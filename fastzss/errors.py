@@ -4,7 +4,7 @@ import difflib
 
 
 class UserError(Exception):
-    """A mistake of the user or of the machine.  A door prints its sentence and exits with `code`, without a traceback."""
+    """A mistake of the user or of the machine: a door prints its sentence and exits with `code`, no traceback."""
 
     def __init__(self, message, code=1):
         super().__init__(message)

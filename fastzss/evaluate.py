@@ -1,7 +1,7 @@
 """Evaluation: images -> vision -> masks of one or several classifiers -> score.
 
-A classifier is a [K, D] tensor of unit vectors, one a class, wherever they come from.  Each image is looked at once, for
-all classifiers together.
+A classifier is a [K, D] tensor of unit vectors, one a class, wherever they come from.  Each image is looked at once,
+for all classifiers together.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ def evaluate(vision, classifiers, data):
 
 
 def scores(matrix, groups):
-    """mIoU of all classes and of each group of them, in points, with the IoU of every class (None where it has none)."""
+    """mIoU of all classes and of each group, in points, with the IoU of every class (None where it has none)."""
     classes = iou(matrix) * 100
     return {
         "all": mean_iou(classes),
@@ -49,7 +49,7 @@ def ceiling(grid, data):
 
 
 def class_means(vision, data):
-    """[K, D]: unit mean of the patches of each class, by true masks: what supervision would give a nearest-mean rule."""
+    """[K, D]: unit mean of the patches of each class, by true masks: what supervision would give a nearest mean."""
     K = len(data.names)
     sums = torch.zeros(K, vision.channels, dtype=torch.double)
     for index in tqdm(range(len(data)), unit="img", desc="class means", disable=None):

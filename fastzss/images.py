@@ -48,9 +48,8 @@ class World:
     def __post_init__(self):
         split, *settings = self.rest.split(",")
         if split not in world.SPLITS:
-            raise UserError(
-                f'{self.spec}: no split "{split}"{nearest(split, world.SPLITS)}; expected {", ".join(world.SPLITS)}', code=2
-            )
+            hint = nearest(split, world.SPLITS)
+            raise UserError(f'{self.spec}: no split "{split}"{hint}; expected {", ".join(world.SPLITS)}', code=2)
         values = {"n": 1200, "seed": 0}
         for setting in settings:
             key, _, value = setting.partition("=")
@@ -92,9 +91,8 @@ class Folder:
         except OSError as problem:
             raise UserError(f"{self.spec}: cannot be listed ({problem})") from None
         if not files:
-            raise UserError(
-                f"{self.spec}: no images in {self.root} or below; expected files ending in {', '.join(sorted(SUFFIXES))}"
-            )
+            endings = ", ".join(sorted(SUFFIXES))
+            raise UserError(f"{self.spec}: no images in {self.root} or below; expected files ending in {endings}")
         self.ids = [p.relative_to(self.root).as_posix() for p in files]
         odd = next((name for name in self.ids if any("\ud800" <= letter <= "\udfff" for letter in name)), None)
         if odd is not None:

@@ -40,7 +40,9 @@ class Run:
         if not run.path.is_dir():
             raise UserError(f"{path}: no such run; expected a folder that `fastzss/train.py --out` wrote")
         if not run.exists:
-            raise UserError(f"{path}: is no run (it has no config.yaml); expected a folder that `fastzss/train.py --out` wrote")
+            raise UserError(
+                f"{path}: is no run (it has no config.yaml); expected a folder that `fastzss/train.py --out` wrote"
+            )
         if run.latest is None:
             raise UserError(f"{path}: has no checkpoint yet; let its training reach one")
         return run
@@ -117,6 +119,6 @@ class Run:
             return load_file(path)
         except (OSError, SafetensorError) as problem:
             raise UserError(
-                f"{path}: cannot be read ({problem}); delete this checkpoint, name an older one in {self.path / 'latest'}, "
-                f"and go on from there"
+                f"{path}: cannot be read ({problem}); delete this checkpoint, "
+                f"and name an older one in {self.path / 'latest'} to go on from there"
             ) from None

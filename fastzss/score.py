@@ -1,7 +1,8 @@
 """Masks against truth: one confusion matrix over a whole set, and what is read from it.
 
-IoU of a class is its intersection over its union, summed over all images first; a class that is neither in the truth nor
-predicted has none and does not count; one that is predicted but never there counts as 0.  mIoU is the mean over classes.
+IoU of a class is its intersection over its union, summed over all images first; a class that is neither in the truth
+nor predicted has none and does not count; one that is predicted but never there counts as 0.  mIoU is the mean over
+classes.
 """
 
 import numpy as np
@@ -18,7 +19,8 @@ def confusion(truth, prediction, classes, ignore=IGNORE):
     truth, prediction = truth[kept].astype(np.int64), prediction[kept].astype(np.int64)
     for what, values in (("truth", truth), ("prediction", prediction)):
         if len(values) and not (0 <= values.min() and values.max() < classes):
-            raise ValueError(f"confusion: {what} holds classes {values.min()} to {values.max()}; expected 0 to {classes - 1}")
+            found = f"{values.min()} to {values.max()}"
+            raise ValueError(f"confusion: {what} holds classes {found}; expected 0 to {classes - 1}")
     return np.bincount(truth * classes + prediction, minlength=classes**2).reshape(classes, classes)
 
 

@@ -1,9 +1,10 @@
 """Segmentation: features + class names -> masks.
 
 A class becomes a vector by the run's readout: `concept`, the normalised sum of its words' unit token vectors inside a
-template (what the local loss trains), or `eot`, the caption vector; several templates are averaged.  An image is brought
-to the backbone's size by its short side and looked at through windows half a window apart; each patch is compared with
-each class, the scores are averaged where windows overlap, brought to the size of the image, and the nearest class wins.
+template (what the local loss trains), or `eot`, the caption vector; several templates are averaged.  An image is
+brought to the backbone's size by its short side and looked at through windows half a window apart; each patch is
+compared with each class, the scores are averaged where windows overlap, brought to the size of the image, and the
+nearest class wins.
 
 Sizes: K classes, an image of H x W pixels, D channels.
 """
@@ -66,7 +67,10 @@ class Model:
         confidence, mask = scores.max(0)
         mask = mask.to(torch.uint8).cpu().numpy()
         found = {
-            name: {"share": float((mask == k).mean()), "confidence": float(confidence[torch.from_numpy(mask == k)].mean())}
+            name: {
+                "share": float((mask == k).mean()),
+                "confidence": float(confidence[torch.from_numpy(mask == k)].mean()),
+            }
             for k, name in enumerate(names)
             if (mask == k).any()
         }
@@ -93,7 +97,9 @@ class Model:
             words.append(tokens_of(tokens.spans, begin, begin + len(self.tokenizer.clean(name))))
         lengths = [len(row) for row in rows]
         none = np.empty(0, np.int64)
-        texts = Texts.of(np.concatenate(rows), offsets(lengths), np.arange(len(rows)), none, none, none, np.zeros(1, int))
+        texts = Texts.of(
+            np.concatenate(rows), offsets(lengths), np.arange(len(rows)), none, none, none, np.zeros(1, int)
+        )
         device = next(self.tower.parameters()).device
         batch = collate(texts, np.arange(len(rows))).to(device)
         tokens = self.tower(batch.ids, batch.segment)
@@ -151,7 +157,9 @@ def check_classes(classes):
     names = tuple(" ".join(str(name).split()) for name in names)
     names = tuple(dict.fromkeys(name for name in names if name))
     if not names:
-        raise UserError('the class list is empty; expected names with commas between, such as "dog, red car, sky"', code=2)
+        raise UserError(
+            'the class list is empty; expected names with commas between, such as "dog, red car, sky"', code=2
+        )
     if len(names) > LARGEST:
         raise UserError(f"{len(names)} classes; a mask holds at most {LARGEST}", code=2)
     return names

@@ -32,7 +32,7 @@ class ExtractConfig:
 
     source: str = option("where images come from: world:SPLIT,n=COUNT,seed=SEED, or folder:DIR", positional=True)
     store: Path = option("folder of the store: created, or continued", positional=True)
-    model: str | None = option("tiny, or a timm ViT by name; by default tiny for world: and DINOv2 for all others", None)
+    model: str | None = option("tiny, or a timm ViT by name; by default tiny for world: and else DINOv2", None)
     weights: Path | None = option("file with the model's weights (.safetensors, .pth)", None)
     random_weights: bool = option("do not load weights: for trying things out", False)
     size: int | None = option("pixels a side; by default the model's usual one", None)
@@ -70,9 +70,7 @@ class TrainConfig:
     local_target: str = option("the mention's own concept, or the nearest one", "label", choices=("label", "argmax"))
     temperature: float = option("of the softmax over patches", 0.1)
     global_feature: str | None = option("the image's vector, cls or patch-mean; by default the store's first", None)
-    precision: str = option(
-        "arithmetic of the tower", "auto", choices=("auto", "float32", "bfloat16", "float64")
-    )
+    precision: str = option("arithmetic of the tower", "auto", choices=("auto", "float32", "bfloat16", "float64"))
     seed: int = option("of the weights and of the order of the samples", 0)
     device: str | None = option("cpu, cuda, ...; by default cuda where there is one", None)
     log_every: int = option("steps between two lines of metrics.jsonl", 10)

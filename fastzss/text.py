@@ -105,7 +105,7 @@ class Attention(nn.Module):
 
 
 def caption_mask(segment):
-    """[R, L] caption of each token -> [R, 1, L, L] who sees whom; a free slot sees free slots, so that no row is empty."""
+    """[R, L] caption of each token -> [R, 1, L, L] who sees whom; free slots see free ones, so no row is empty."""
     L = segment.shape[1]
     causal = torch.ones(L, L, dtype=torch.bool, device=segment.device).tril()
     return ((segment.unsqueeze(2) == segment.unsqueeze(1)) & causal).unsqueeze(1)

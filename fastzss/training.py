@@ -77,8 +77,8 @@ def train(config, progress=True):
     )
     if config.local_weight and not len(loader.texts.name):
         raise UserError(
-            f"{config.store}: no caption mentions a name of its concept bank, so the local loss has nothing to learn; "
-            f"make another bank with `fastzss-cache concepts {config.store} --bank FILE`, or train with --local-weight 0"
+            f"{config.store}: no caption mentions a name of its concept bank, so the local loss has nothing to learn. "
+            f"Make another bank (`fastzss-cache concepts {config.store} --bank FILE`) or train with --local-weight 0"
         )
     precision = config.precision
     if precision == "auto":
@@ -102,12 +102,19 @@ def train(config, progress=True):
         run.create(record, loader.bank)
     if lead and start:
         run.cut_metrics(start)
-        log.info("%s: goes on from step %d of %d" if start < config.steps else "%s: %d of %d steps are done", run.path, start, config.steps)
+        log.info(
+            "%s: goes on from step %d of %d" if start < config.steps else "%s: %d of %d steps are done",
+            run.path,
+            start,
+            config.steps,
+        )
 
     amp = torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
     stop = Stop()
     last, began = None, time.perf_counter()
-    bar = tqdm(total=config.steps, initial=start, unit="step", desc="train", disable=None if lead and progress else True)
+    bar = tqdm(
+        total=config.steps, initial=start, unit="step", desc="train", disable=None if lead and progress else True
+    )
     with stop, bar:
         for step in range(start, config.steps):
             batch = loader.step(step)
@@ -187,7 +194,9 @@ def optimizer_tensors(learner, optimizer):
 
 def resume(run, record, learner, optimizer):
     """Take up the newest checkpoint of a run with the same settings; returns its step."""
-    found, wanted = ({**r, "settings": {k: v for k, v in r["settings"].items() if k not in FREE}} for r in (run.config, record))
+    found, wanted = (
+        {**r, "settings": {k: v for k, v in r["settings"].items() if k not in FREE}} for r in (run.config, record)
+    )
     different = [
         f"{key} is {was!r}, now {now!r}"
         for part in wanted

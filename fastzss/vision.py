@@ -1,8 +1,8 @@
 """The frozen vision transformer: images -> patch vectors and global vectors.
 
-`--model tiny` is the small backbone shipped with the package; any other name is a timm ViT.  Patches are those after the
-last block and the model's own final norm, class and register tokens dropped, then L2-normalised.  Global vectors are
-the class token, where there is one, and the mean of the patches; they are not normalised.
+`--model tiny` is the small backbone shipped with the package; any other name is a timm ViT.  Patches are those after
+the last block and the model's own final norm, class and register tokens dropped, then L2-normalised.  Global vectors
+are the class token, where there is one, and the mean of the patches; they are not normalised.
 
 Sizes: S pixels a side, N = (S / patch)^2 patches, D channels, G kinds of global vectors.
 """
@@ -103,7 +103,8 @@ def load_vision(name, weights=None, random=False, size=None, device="cpu"):
     from timm.data import resolve_model_data_config
 
     if not timm.is_model(name):
-        raise UserError(f'unknown model "{name}"{nearest(name, timm.list_models())}; expected tiny or a timm ViT', code=2)
+        hint = nearest(name, timm.list_models())
+        raise UserError(f'unknown model "{name}"{hint}; expected tiny or a timm ViT', code=2)
     patch = _patch_size(timm, name)
     size = size or SIZES.get(patch, 16 * patch)
     if size % patch or size < 0:

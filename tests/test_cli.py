@@ -20,6 +20,12 @@ ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 
 
+PROGRAMS = {
+    cli.main: ("fastzss", "demo", "evaluate", "segment"),
+    cli.cache_main: ("fastzss-cache", "extract", "concepts", "info"),
+}
+
+
 @pytest.fixture(scope="module")
 def run(store, tmp_path_factory):
     out = tmp_path_factory.mktemp("cli") / "run"
@@ -37,28 +43,29 @@ def said(capsys):
     return capsys.readouterr
 
 
+EXTRACT = "extract world:train,n=3 {tmp}/s "
 MISTAKES = {
-    "unknown source": (cli.cache_main, "extract wrld:train {tmp}/s", 2, 'unknown source "wrld:train", did you mean "world"?'),
+    "unknown source": (cli.cache_main, "extract wrld:train {tmp}/s", 2, 'unknown source "wrld:train", did you mean'),
     "a bare folder": (cli.cache_main, "extract {tmp} {tmp}/s", 2, "it is a folder, so write folder:"),
-    "no split": (cli.cache_main, "extract world:trian,n=3 {tmp}/s", 2, 'no split "trian", did you mean "train"?'),
-    "no such folder": (cli.cache_main, "extract folder:{tmp}/nothing {tmp}/s", 1, "no folder at .*expected a folder of images"),
-    "no images": (cli.cache_main, "extract folder:{tmp} {tmp}/s", 1, r"no images in .*expected files ending in .*\.jpg"),
+    "no split": (cli.cache_main, "extract world:trian {tmp}/s", 2, 'no split "trian", did you mean "train"?'),
+    "no such folder": (cli.cache_main, "extract folder:{tmp}/no {tmp}/s", 1, "no folder at .*expected a folder"),
+    "no images": (cli.cache_main, "extract folder:{tmp} {tmp}/s", 1, r"no images in .*expected files .*\.jpg"),
     "no argument": (cli.cache_main, "extract", 2, "missing: SOURCE, STORE"),
     "a missing one": (cli.cache_main, "extract world:train,n=3", 2, "missing: STORE"),
-    "unknown model": (cli.cache_main, "extract world:train,n=3 {tmp}/s --model vit_smal", 2, 'unknown model "vit_smal".*expected'),
-    "no such weights": (cli.cache_main, "extract world:train,n=3 {tmp}/s --weights {tmp}/w", 1, "--weights .*no such file"),
+    "unknown model": (cli.cache_main, EXTRACT + "--model vit_smal", 2, 'unknown model "vit_smal".*expected'),
+    "no such weights": (cli.cache_main, EXTRACT + "--weights {tmp}/w", 1, "--weights .*no such file"),
     "no weights to fetch": (
-        cli.cache_main, "extract world:train,n=3 {tmp}/s --model vit_tiny_patch16_224.augreg_in21k", 1,
+        cli.cache_main, EXTRACT + "--model vit_tiny_patch16_224.augreg_in21k", 1,
         "cannot be fetched.*--weights FILE.*--model tiny",
     ),
-    "unknown parser": (cli.cache_main, "extract world:train,n=3 {tmp}/s --parser nltk", 2, 'unknown parser "nltk"'),
+    "unknown parser": (cli.cache_main, EXTRACT + "--parser nltk", 2, 'unknown parser "nltk"'),
     "missing pipeline": (
-        cli.cache_main, "extract world:train,n=3 {tmp}/s --parser spacy:en_core_web_xx", 1, "python -m spacy download",
+        cli.cache_main, EXTRACT + "--parser spacy:en_core_web_xx", 1, "python -m spacy download",
     ),
-    "no such bank": (cli.cache_main, "extract world:train,n=3 {tmp}/s --bank {tmp}/b.txt", 1, "b.txt: cannot be read"),
+    "no such bank": (cli.cache_main, EXTRACT + "--bank {tmp}/b.txt", 1, "b.txt: cannot be read"),
     "store in a file": (cli.cache_main, "extract world:train,n=3 {tmp}/file/s", 1, "cannot write .*file"),
-    "number that is none": (cli.cache_main, "extract world:train,n=3 {tmp}/s --batch many", 2, "batch is 'many'; expected int"),
-    "config that is none": (cli.cache_main, "extract world:train,n=3 {tmp}/s --config {tmp}/c", 2, "c: cannot be read"),
+    "number that is none": (cli.cache_main, EXTRACT + "--batch many", 2, "batch is 'many'; expected int"),
+    "config that is none": (cli.cache_main, EXTRACT + "--config {tmp}/c", 2, "c: cannot be read"),
     "info of nothing": (cli.cache_main, "info {tmp}/s", 1, "there is no such folder"),
     "info of no store": (cli.cache_main, "info {tmp}", 1, "no store|not a store|is no"),
     "concepts of nothing": (cli.cache_main, "concepts {tmp}/s --bank captions", 1, "captions"),
@@ -67,9 +74,9 @@ MISTAKES = {
     "evaluate missing run": (cli.main, "evaluate {tmp}/r", 1, "no such run"),
     "folder that is no run": (cli.main, "evaluate {tmp}", 1, "is no run"),
     "empty class list": (cli.main, "segment {run} {image} --classes ,", 2, "class list is empty"),
-    "unreadable image": (cli.main, "segment {run} {tmp}/file --classes dog --out {tmp}", 1, "file: not a readable image"),
+    "unreadable image": (cli.main, "segment {run} {tmp}/file --classes dog --out {tmp}", 1, "file: not a readable"),
     "pictures into a file": (cli.main, "segment {run} {image} --classes dog --out {tmp}/file/x", 1, "cannot write"),
-    "unknown protocol": (cli.main, "evaluate {run} --protocol wrld", 2, 'unknown protocol "wrld", did you mean "world"?'),
+    "unknown protocol": (cli.main, "evaluate {run} --protocol wrld", 2, 'protocol "wrld", did you mean "world"'),
     "unknown readout": (cli.main, "evaluate {run} --readout mean --data world:test,n=2", 2, 'unknown readout "mean"'),
     "demo into a file": (cli.main, "demo --quick --out {tmp}/file/x", 1, "cannot write"),
     "demo of no seeds": (cli.main, "demo --seeds 0", 2, "--seeds must be positive"),
@@ -106,9 +113,13 @@ def test_no_or_unknown_command_is_wrong_usage(main, said):
 
 def test_every_command_has_help_and_json():
     for main in (cli.main, cli.cache_main):
-        for command in {cli.main: ("demo", "evaluate", "segment"), cli.cache_main: ("extract", "concepts", "info")}[main]:
+        for command in {cli.main: ("demo", "evaluate", "segment"), cli.cache_main: ("extract", "concepts", "info")}[
+            main
+        ]:
             help = subprocess.run(
-                [BIN / ("fastzss" if main is cli.main else "fastzss-cache"), command, "--help"], capture_output=True, text=True
+                [BIN / ("fastzss" if main is cli.main else "fastzss-cache"), command, "--help"],
+                capture_output=True,
+                text=True,
             )
             assert help.returncode == 0 and "--json" in help.stdout and "usage" in help.stdout
 
@@ -184,7 +195,17 @@ def test_segment_writes_pictures(run, tmp_path, said):
 
     for name in "ab":
         world.scene("test", ord(name)).image.save(tmp_path / f"{name}.png")
-    argv = ["segment", run, tmp_path / "a.png", tmp_path / "b.png", "--classes", "tree, water", "--out", tmp_path / "o", "--json"]
+    argv = [
+        "segment",
+        run,
+        tmp_path / "a.png",
+        tmp_path / "b.png",
+        "--classes",
+        "tree, water",
+        "--out",
+        tmp_path / "o",
+        "--json",
+    ]
     assert call(cli.main, *argv) == 0
     found = json.loads(said().out)
     assert {p.name for p in (tmp_path / "o").iterdir()} == {

@@ -1,7 +1,7 @@
 """The losses and gradients of SimZSS against golden numbers made from the semantics of the authors' released code.
 
-Reads every simzss_*.npz of tests/goldens, or of the folder in FASTZSS_GOLDENS.  Files may leave out outputs and may hold
-2-d and larger arrays as float32; an output is judged to 1e-10 (float64) or 1e-6 (float32), relative to its norm.
+Reads every simzss_*.npz of tests/goldens, or of the folder in FASTZSS_GOLDENS.  Files may leave out outputs and may
+hold 2-d and larger arrays as float32; an output is judged to 1e-10 (float64) or 1e-6 (float32), relative to its norm.
 """
 
 import os

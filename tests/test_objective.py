@@ -39,9 +39,7 @@ def world_of_numbers():
 def losses_and_gradients(rank, world):
     tower, texts, patches, images, log_scale = world_of_numbers()
     batch = collate(texts, np.arange(CAPTIONS), rank, world)
-    losses = simzss(
-        used_units(tower, batch), batch, patches, images, log_scale, local_weight=0.7, temperature=0.1
-    )
+    losses = simzss(used_units(tower, batch), batch, patches, images, log_scale, local_weight=0.7, temperature=0.1)
     losses.loss.backward()
     values = torch.stack([losses.loss, losses.loss_global, losses.loss_local]).detach()
     return [values, log_scale.grad, *(p.grad for p in tower.parameters())]

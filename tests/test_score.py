@@ -26,7 +26,7 @@ def test_a_matrix_typed_by_hand():
 
 
 def test_scores_typed_by_hand():
-    """Class 3 is predicted and never there: 0 and counted.  Class 4 is predicted on ignored pixels only: it is nowhere."""
+    """Class 3 is predicted and never there: 0, and counted.  Class 4 is predicted on ignored pixels only: nowhere."""
     found = iou(np.array(MATRIX))
     assert found[:4] == pytest.approx([2 / 4, 3 / 5, 1 / 2, 0])
     assert math.isnan(found[4])

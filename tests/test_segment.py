@@ -22,8 +22,15 @@ def run(store, tmp_path_factory):
     out = tmp_path_factory.mktemp("segment") / "run"
     train(
         TrainConfig(
-            store=store, out=out, text="tiny", batch=32, steps=60, lr=2e-3, local_weight=1.0,
-            global_feature="patch-mean", device="cpu",
+            store=store,
+            out=out,
+            text="tiny",
+            batch=32,
+            steps=60,
+            lr=2e-3,
+            local_weight=1.0,
+            global_feature="patch-mean",
+            device="cpu",
         )  # fmt: skip
     )
     return out

@@ -56,7 +56,9 @@ def near(a, b):
     return (a - b).norm() <= 1e-5 * b.norm()
 
 
-@pytest.mark.parametrize("captions, row", [([0, 1, 2, 3], 64), ([0, 1, 2, 3, 4], 128)], ids=["rows of 64", "rows of 128"])
+@pytest.mark.parametrize(
+    "captions, row", [([0, 1, 2, 3], 64), ([0, 1, 2, 3, 4], 128)], ids=["rows of 64", "rows of 128"]
+)
 def test_packed_captions_give_open_clips_vectors_and_gradients(towers, padded, captions, row):
     theirs, ours = towers
     batch = packed(padded, captions)

@@ -98,8 +98,8 @@ def load_pipeline(name):
         ) from None
     if not nlp.has_pipe("parser"):
         raise UserError(
-            f'spaCy pipeline "{name}" has no parser ({", ".join(nlp.pipe_names) or "it is blank"}); noun chunks need one, '
-            f"as en_core_web_sm has"
+            f'spaCy pipeline "{name}" has no parser ({", ".join(nlp.pipe_names) or "it is blank"}); noun chunks need '
+            f"one, as en_core_web_sm has"
         )
     return nlp
 

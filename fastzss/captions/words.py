@@ -17,19 +17,19 @@ WORD = re.compile(r"[^\W_]+")
 # Nouns to a dictionary, but words about the picture, places in it, amounts and colours.
 NAMELESS = frozenset(
     """photo photograph picture image view scene shot drawing painting sketch illustration close closeup look display
-    today tonight yesterday morning noon afternoon evening
-    left right top bottom middle center centre side front back corner edge half part end background foreground distance
-    inside outside above below under over behind near beside next between across along around in on at by off up down out
-    lot lots group couple pair bunch pile row set kind type sort piece bit number variety many several few some plenty
-    one two three four five six seven eight nine ten dozen another other each all both any every something nothing thing
-    red orange yellow green blue purple violet pink brown black white gray grey golden silver beige turquoise cyan magenta
-    colour color colours colors colored coloured dark light bright pale big small large little tiny huge tall short long
-    wide narrow round square new old young good nice beautiful pretty plain day time way place area spot a an the it he she
-    is am are was were be been being has have had do does did can could will would may might must shall should as and or
-    but if so no not than then there here this that these those with without from into onto to of for about who what which
-    while where when how why we you they them their his her its our my your i us me him very just only also too even more
-    most less least much such own same first second third last like well work use lie lay stand sit rest
-    total overall while amid amidst seen shown show set s t""".split()
+    today tonight yesterday morning noon afternoon evening left right top bottom middle center centre side front back
+    corner edge half part end background foreground distance inside outside above below under over behind near beside
+    next between across along around in on at by off up down out lot lots group couple pair bunch pile row set kind
+    type sort piece bit number variety many several few some plenty one two three four five six seven eight nine ten
+    dozen another other each all both any every something nothing thing red orange yellow green blue purple violet
+    pink brown black white gray grey golden silver beige turquoise cyan magenta colour color colours colors colored
+    coloured dark light bright pale big small large little tiny huge tall short long wide narrow round square new old
+    young good nice beautiful pretty plain day time way place area spot a an the it he she is am are was were be been
+    being has have had do does did can could will would may might must shall should as and or but if so no not than
+    then there here this that these those with without from into onto to of for about who what which while where when
+    how why we you they them their his her its our my your i us me him very just only also too even more most less
+    least much such own same first second third last like well work use lie lay stand sit rest total overall while
+    amid amidst seen shown show set s t""".split()
 )
 
 PRONOUNS = frozenset("i you he she it we they who that which".split())
