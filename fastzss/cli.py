@@ -73,9 +73,12 @@ def run_extract(args):
 
 
 def run_concepts(args):
+    from fastzss.bank import bank_from_file
+    from fastzss.captions import choose_parser
     from fastzss.extract import add_concepts
 
-    return add_concepts(args.store, args.bank, args.parser)
+    bank = None if args.bank == "captions" else bank_from_file(args.bank)
+    return add_concepts(args.store, bank, choose_parser(args.parser))
 
 
 def run_info(args):

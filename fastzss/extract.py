@@ -38,9 +38,8 @@ REMEMBERED_BYTES = 2**29  # features of the statistics pass that are kept and no
 def extract(config, dry_run=False):
     """Make or continue a store; returns what there is to say about it."""
     source = open_source(config.source)
-    _, parse = choose_parser(config.parser) if config.bank != "none" else (None, None)  # a wrong one fails early
-    if config.bank not in ("captions", "none"):
-        bank_from_file(config.bank)
+    parser = choose_parser(config.parser)  # a wrong one fails before the work
+    bank = bank_from_file(config.bank) if config.bank not in ("captions", "none") else None
     device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
     vision = load_vision(config.model or source.model, config.weights, config.random_weights, config.size, device)
     plan = FeaturePlan(
@@ -73,9 +72,9 @@ def extract(config, dry_run=False):
     if not (config.store / "captions" / "manifest.json").exists():
         add_captions(store, source)
     if config.bank != "none" and (config.store / "captions").exists():
-        wanted = "captions" if config.bank == "captions" else Path(config.bank).name
-        if wanted not in {b["origin"] for b in list_concepts(config.store)}:
-            add_concepts(config.store, config.bank, config.parser)
+        banks = list_concepts(config.store)
+        if not any(b["identity"] == bank.identity if bank else b["origin"] == "captions" for b in banks):
+            add_concepts(config.store, bank, parser)
     return store.info()
 
 
@@ -174,15 +173,18 @@ def add_captions(store, source):
 
 
 def add_concepts(path, bank, parser):
-    """Find the names of a bank (`captions`: the nouns of the captions; else a file) in a store's captions.
+    """Find the names of a bank in a store's captions; returns what there is to say about it.
 
-    Returns what there is to say about it.
+    Args:
+        path: the store.
+        bank: a Bank; None makes one of the captions' nouns.
+        parser: what choose_parser gave.
     """
+    spec, parse = parser
     captions = read_captions(path)
-    spec, parse = choose_parser(parser)
     tokenizer = Tokenizer()
     clean = [tokenizer.clean(text) for text in captions.texts]
-    bank = bank_from_captions(clean) if bank == "captions" else bank_from_file(bank)
+    bank = bank or bank_from_captions(clean)
     tokens = [tokenizer(text) for text in clean]
     caption, name, token, offset = find_mentions(clean, tokens, bank.terms, parse)
     share = len(set(caption)) / len(clean)
