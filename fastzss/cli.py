@@ -148,12 +148,14 @@ class Program:
     """A program with subcommands; each prints its result as lines, or with --json as one object."""
 
     def __init__(self, name, description):
-        self.parser = argparse.ArgumentParser(prog=name, description=description)
+        self.parser = argparse.ArgumentParser(prog=name, description=description, allow_abbrev=False)
         self.parser.add_argument("--version", action="version", version=f"{name} {__version__}")
         self.commands = self.parser.add_subparsers(metavar="command", required=True)
 
     def add(self, name, description, work):
-        parser = self.commands.add_parser(name, help=description.split(".")[0], description=description)
+        parser = self.commands.add_parser(
+            name, help=description.split(".")[0], description=description, allow_abbrev=False
+        )
         parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
         parser.set_defaults(work=work)
         return parser

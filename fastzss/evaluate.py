@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from fastzss.score import confusion, iou, mean_iou, pixel_accuracy
+from fastzss.score import IGNORE, confusion, iou, mean_iou, pixel_accuracy
 from fastzss.segment import similarity
 
 
@@ -63,5 +63,7 @@ def class_means(vision, data):
 
 def shares_of(truth, classes, grid):
     """float32 [K, h, w]: what share of each cell of a grid belongs to each class."""
-    onehot = torch.nn.functional.one_hot(torch.from_numpy(truth.astype(np.int64)), classes).permute(2, 0, 1).float()
-    return torch.nn.functional.adaptive_avg_pool2d(onehot, grid)
+    known = torch.from_numpy(truth != IGNORE)
+    labels = torch.from_numpy(np.where(truth == IGNORE, 0, truth).astype(np.int64))
+    onehot = torch.nn.functional.one_hot(labels, classes) * known.unsqueeze(-1)
+    return torch.nn.functional.adaptive_avg_pool2d(onehot.permute(2, 0, 1).float(), grid)

@@ -13,14 +13,14 @@ from fastzss.config import add_config, configured, option
 RECIPES = {
     # The authors' schedule for COCO captions.
     "simzss-coco": {"captions": "all"},
-    # The built-in world: a tower of 2 layers learns its hundred words in seconds.
+    # The built-in world: a tower of 2 layers learns its hundred words in seconds.  Weight, steps, temperature and global
+    # feature were chosen on the validation split, among a dozen (one seed); more steps learn the 1,200 images by heart.
     "demo": {
         "text": "tiny",
         "batch": 64,
-        "steps": 300,
+        "steps": 200,
         "lr": 2e-3,
-        "local_weight": 1.0,
-        "global_feature": "patch-mean",
+        "local_weight": 0.3,
         "checkpoint_every": 100,
     },
 }
@@ -91,7 +91,7 @@ class TrainConfig:
 
 def train_config(argv=None):
     """(TrainConfig, whether JSON is wanted) from a command line."""
-    parser = argparse.ArgumentParser(prog="fastzss/train.py", description=TrainConfig.__doc__)
+    parser = argparse.ArgumentParser(prog="fastzss/train.py", description=TrainConfig.__doc__, allow_abbrev=False)
     add_config(parser, TrainConfig)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     args = parser.parse_args(argv)

@@ -137,10 +137,10 @@ def reload_vision(record, origin, weights=None, device="cpu"):
     vision = load_vision(record["model"], weights, random, record["size"], device)
     found = vision.record
     if found != record:
-        keys = [key for key in record if found.get(key) != record[key]]
+        keys = [key for key in {**record, **found} if found.get(key) != record.get(key)]
         raise UserError(
             f"the backbone {record['model']} differs from the one that made these features in {', '.join(keys)} "
-            f"(found {found[keys[0]]}, expected {record[keys[0]]}); give its weights with --weights FILE"
+            f"(found {found.get(keys[0])}, expected {record.get(keys[0])}); give its weights with --weights FILE"
         )
     return vision
 
