@@ -41,8 +41,8 @@ SCENES = 6  # pictures of the report: test scenes at equal distances, not chosen
 
 def demo(config):
     """Run all stages; returns the report's table and where it is."""
-    # Matrices this small gain little from a second thread (a training: 11 s for 15 s), and on a busy machine its waiting
-    # costs minutes; and one thread gives the same figures on any number of cores.
+    # Matrices this small gain little from a second thread (a training: 11 s for 15 s), and on a busy machine its
+    # waiting costs minutes; and one thread gives the same figures on any number of cores.
     torch.set_num_threads(1)
     images, tests, means = (300, 60, 60) if config.quick else (1200, 200, 200)
     times = {}

@@ -13,8 +13,9 @@ from fastzss.config import add_config, configured, option
 RECIPES = {
     # The authors' schedule for COCO captions.
     "simzss-coco": {"captions": "all"},
-    # The built-in world: a tower of 2 layers learns its hundred words in seconds.  Weight, steps, temperature and global
-    # feature were chosen on the validation split, among a dozen (one seed); more steps learn the 1,200 images by heart.
+    # The built-in world: a tower of 2 layers learns its hundred words in seconds.  Weight, steps, temperature and
+    # global feature were chosen on the validation split, among a dozen (one seed); more steps learn 1,200 images by
+    # heart.
     "demo": {
         "text": "tiny",
         "batch": 64,
