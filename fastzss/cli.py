@@ -1,11 +1,10 @@
 """The doors: `fastzss` and `fastzss-cache`.  A command parses, calls one function, and prints what it returns."""
 
-import argparse
 import sys
 from pathlib import Path
 
 from fastzss import __version__
-from fastzss.config import add_config, configured
+from fastzss.config import Parser, add_config, configured
 from fastzss.console import guarded, say
 from fastzss.errors import UserError
 from fastzss.settings import DemoConfig, ExtractConfig
@@ -148,16 +147,15 @@ class Program:
     """A program with subcommands; each prints its result as lines, or with --json as one object."""
 
     def __init__(self, name, description):
-        self.parser = argparse.ArgumentParser(prog=name, description=description, allow_abbrev=False)
+        self.parser = Parser(prog=name, description=description)
         self.parser.add_argument("--version", action="version", version=f"{name} {__version__}")
         self.commands = self.parser.add_subparsers(metavar="command", required=True)
 
     def add(self, name, description, work):
-        parser = self.commands.add_parser(
-            name, help=description.split(".")[0], description=description, allow_abbrev=False
-        )
+        parser = self.commands.add_parser(name, help=description.split(".")[0], description=description)
         parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
         parser.set_defaults(work=work)
+        self.parser.below.append(parser)
         return parser
 
 

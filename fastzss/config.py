@@ -22,6 +22,21 @@ def option(help, default=dataclasses.MISSING, choices=None, positional=False):
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "positional": positional})
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse that wants flags spelt out, and names the nearest one where it knows none."""
+
+    def __init__(self, **named):
+        super().__init__(allow_abbrev=False, **named)
+        self.below = []  # parsers of the commands
+
+    def error(self, message):
+        _, unknown, flag = message.partition("unrecognized arguments: ")
+        if unknown:
+            flags = [flag for parser in (self, *self.below) for flag in parser._option_string_actions]
+            message += nearest(flag.split()[0].partition("=")[0], flags)
+        super().error(message)
+
+
 def add_flags(parser, config_class):
     """Add a flag for every field; flags that are not given stay out of the namespace."""
     for field in dataclasses.fields(config_class):

@@ -12,6 +12,6 @@ class UserError(Exception):
 
 
 def nearest(name, names):
-    """', did you mean "x"?' when one of `names` is close to `name`, else ''."""
+    """' (did you mean "x"?)' when one of `names` is close to `name`, else ''."""
     close = difflib.get_close_matches(str(name), [str(n) for n in names], n=1)
-    return f', did you mean "{close[0]}"?' if close else ""
+    return f' (did you mean "{close[0]}"?)' if close else ""

@@ -3,11 +3,10 @@
 Everything here is light to import, so that `--help` is instant.
 """
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastzss.config import add_config, configured, option
+from fastzss.config import Parser, add_config, configured, option
 
 # A recipe is a set of settings with a name.
 RECIPES = {
@@ -92,7 +91,7 @@ class TrainConfig:
 
 def train_config(argv=None):
     """(TrainConfig, whether JSON is wanted) from a command line."""
-    parser = argparse.ArgumentParser(prog="fastzss/train.py", description=TrainConfig.__doc__, allow_abbrev=False)
+    parser = Parser(prog="fastzss/train.py", description=TrainConfig.__doc__)
     add_config(parser, TrainConfig)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     args = parser.parse_args(argv)

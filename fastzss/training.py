@@ -9,8 +9,6 @@ import logging
 import math
 import os
 import signal
-import time
-from contextlib import nullcontext
 from dataclasses import asdict
 
 import torch
@@ -57,120 +55,141 @@ def learning_rate(step, steps, peak, warmup):
     return peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
+class Trainer:
+    """All that a step needs: the loader, what learns, and its optimiser."""
+
+    def __init__(self, config, world):
+        self.config, device = config, world.device
+        self.loader = Loader(
+            config.store,
+            config.batch,
+            bank=config.bank,
+            captions=config.captions,
+            feature=config.global_feature,
+            seed=config.seed,
+            device=device,
+            rank=world.process_index,
+            world=world.num_processes,
+        )
+        if config.local_weight and not len(self.loader.texts.name):
+            raise UserError(
+                f"{config.store}: no caption mentions a name of its concept bank: the local loss has nothing to learn. "
+                f"Train with --local-weight 0, or make another: `fastzss-cache concepts {config.store} --bank FILE`"
+            )
+        precision = config.precision
+        if precision == "auto":
+            precision = "bfloat16" if device.type == "cuda" else "float32"
+        self.exact = torch.float64 if precision == "float64" else torch.float32  # of the losses
+        self.amp = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+        torch.manual_seed(config.seed)
+        self.learner = Learner(PRESETS[config.text], self.loader.store.plan.channels).to(device, self.exact)
+        groups = self.learner.groups(config.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=0, betas=(0.9, 0.98), eps=1e-6, fused=True)
+
+    @property
+    def record(self):
+        """What a run remembers of how it was made: all that is needed to use it or to continue it."""
+        config, store = self.config, self.loader.store
+        return {
+            "settings": plain(config),
+            "text": {"preset": config.text, **asdict(PRESETS[config.text]), "out": store.plan.channels},
+            "readout": "concept" if config.local_weight else "eot",
+            "vision": store.plan.vision,
+            "weights": weights_origin(config.store),
+            "store": {"features": store.identity, "bank": self.loader.bank["identity"]},
+        }
+
+    def step(self, step):
+        """Learn from the batch of one step, counted from 0; returns this rank's shares of its losses."""
+        config, learner = self.config, self.learner
+        batch = self.loader.step(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, config.steps, config.peak, config.warmup)
+        with self.amp:
+            units = used_units(learner.text, batch)
+        losses = simzss(
+            units.to(self.exact),
+            batch,
+            self.loader.patches,
+            self.loader.images,
+            learner.logit_scale,
+            local_weight=config.local_weight,
+            temperature=config.temperature,
+            target=config.local_target,
+        )
+        losses.loss.backward()
+        sum_gradients(learner)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        with torch.no_grad():
+            learner.logit_scale.clamp_(0, math.log(MAX_SCALE))
+        return losses
+
+    def moments(self):
+        """AdamW's state under the names of the parameters."""
+        return {
+            f"{key}.{name}": value
+            for name, parameter in self.learner.named_parameters()
+            for key, value in self.optimizer.state[parameter].items()
+        }
+
+    def restore(self, model, moments):
+        self.learner.load_state_dict(model)
+        for name, parameter in self.learner.named_parameters():
+            self.optimizer.state[parameter] = {
+                key: moments[f"{key}.{name}"].to(parameter.device) for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+
+
 def train(config, progress=True):
-    """Train or continue a run; returns its last metrics.  KeyboardInterrupt and SIGTERM leave a checkpoint behind."""
+    """Train or continue a run; returns its last metrics.  Ctrl-C and SIGTERM leave a checkpoint behind."""
     world = join_ranks(config.device)
-    device, lead = world.device, world.is_main_process
+    lead = world.is_main_process
     if config.batch % world.num_processes:
         raise UserError(f"--batch {config.batch} does not divide among {world.num_processes} processes", code=2)
-    run = Run(config.out)
-    loader = Loader(
-        config.store,
-        config.batch,
-        bank=config.bank,
-        captions=config.captions,
-        feature=config.global_feature,
-        seed=config.seed,
-        device=device,
-        rank=world.process_index,
-        world=world.num_processes,
-    )
-    if config.local_weight and not len(loader.texts.name):
-        raise UserError(
-            f"{config.store}: no caption mentions a name of its concept bank, so the local loss has nothing to learn. "
-            f"Make another bank (`fastzss-cache concepts {config.store} --bank FILE`) or train with --local-weight 0"
-        )
-    precision = config.precision
-    if precision == "auto":
-        precision = "bfloat16" if device.type == "cuda" else "float32"
-    torch.manual_seed(config.seed)
-    learner = Learner(PRESETS[config.text], loader.store.plan.channels).to(device)
-    if precision == "float64":
-        learner.double()
-    optimizer = torch.optim.AdamW(learner.groups(config.weight_decay), lr=0, betas=(0.9, 0.98), eps=1e-6, fused=True)
-
-    record = {
-        "settings": plain(config),
-        "text": {"preset": config.text, **asdict(PRESETS[config.text]), "out": loader.store.plan.channels},
-        "readout": "concept" if config.local_weight else "eot",
-        "vision": loader.store.plan.vision,
-        "weights": weights_origin(config.store),
-        "store": {"features": loader.store.identity, "bank": loader.bank["identity"]},
-    }
-    start = resume(run, record, learner, optimizer) if run.exists else 0
+    trainer, run = Trainer(config, world), Run(config.out)
+    start = resume(run, trainer) if run.exists else 0
     if lead and not run.exists:
-        run.create(record, loader.bank)
+        run.create(trainer.record, trainer.loader.bank)
     if lead and start:
         run.cut_metrics(start)
-        log.info(
-            "%s: goes on from step %d of %d" if start < config.steps else "%s: %d of %d steps are done",
-            run.path,
-            start,
-            config.steps,
-        )
+        log.info("%s: %d of %d steps are done", run.path, start, config.steps)
 
-    amp = torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
-    stop = Stop()
-    last, began = None, time.perf_counter()
-    bar = tqdm(
-        total=config.steps, initial=start, unit="step", desc="train", disable=None if lead and progress else True
-    )
-    with stop, bar:
-        for step in range(start, config.steps):
-            batch = loader.step(step)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, config.steps, config.peak, config.warmup)
-            with amp:
-                units = used_units(learner.text, batch)
-            losses = simzss(
-                units if precision == "float64" else units.float(),
-                batch,
-                loader.patches,
-                loader.images,
-                learner.logit_scale,
-                local_weight=config.local_weight,
-                temperature=config.temperature,
-                target=config.local_target,
-            )
-            losses.loss.backward()
-            sum_gradients(learner)
-            optimizer.step()
-            optimizer.zero_grad()
-            with torch.no_grad():
-                learner.logit_scale.clamp_(0, math.log(MAX_SCALE))
-
-            done = step + 1
+    hidden = None if lead and progress else True  # None: shown on a terminal
+    pairs = {"unit": " pairs", "unit_scale": config.batch}
+    bar = tqdm(total=config.steps, initial=start, desc="train", disable=hidden, **pairs)
+    with Stop() as stop, bar:
+        for done in range(start + 1, config.steps + 1):
+            losses = trainer.step(done - 1)
             bar.update()
-            stopped = stop.agreed(device)
-            due = done % config.checkpoint_every == 0 or done == config.steps or stopped
-            if done % config.log_every == 0 or due:  # what is saved has been looked at
-                last = measured(losses, learner, group["lr"], done)
-                if not math.isfinite(last["loss"]):
+            stopped = stop.agreed(world.device)
+            logged = done % config.log_every == 0 or done == config.steps
+            saved = done % config.checkpoint_every == 0 or done == config.steps or stopped
+            if logged or saved:  # what is saved has been looked at
+                metrics = measured(losses, trainer, done)
+                if not math.isfinite(metrics["loss"]):
                     raise UserError(
-                        f"{run.path}: the loss is {last['loss']} at step {done}; the last checkpoint is kept. "
+                        f"{run.path}: the loss is {metrics['loss']} at step {done}; the last checkpoint is kept. "
                         f"A lower --lr (now {config.peak:g}) is the usual remedy"
                     )
-                if lead:
-                    run.log(last)
-                    bar.set_postfix(loss=f"{last['loss']:.3f}", pairs=f"{rate(config, start, done, began):.0f}/s")
-            if lead and due:
-                run.save(done, dict(learner.state_dict()), optimizer_tensors(learner, optimizer), {"seed": config.seed})
+            if lead and logged:
+                run.log(metrics)
+                bar.set_postfix(loss=f"{metrics['loss']:.3f}", refresh=False)
+            if lead and saved:
+                run.save(done, dict(trainer.learner.state_dict()), trainer.moments(), {"seed": config.seed})
             if stopped:
                 raise Stopped(stop.signal, done)
     world.wait_for_everyone()
-    return last or (run.metrics() or [{}])[-1]
+    return (run.metrics() or [{}])[-1]
 
 
-def rate(config, start, done, began):
-    return (done - start) * config.batch / (time.perf_counter() - began)
-
-
-def measured(losses, learner, lr, step):
+def measured(losses, trainer, step):
     """The losses of the whole batch, as numbers."""
     names = ("loss", "loss_global", "loss_local")
     shares = all_sum(torch.stack([getattr(losses, name).detach().double() for name in names]))
     values = dict(zip(names, shares.tolist(), strict=True))
-    return {"step": step, **values, "scale": learner.logit_scale.exp().item(), "lr": lr}
+    scale, lr = trainer.learner.logit_scale.exp().item(), trainer.optimizer.param_groups[0]["lr"]
+    return {"step": step, **values, "scale": scale, "lr": lr}
 
 
 def sum_gradients(learner):
@@ -183,20 +202,9 @@ def sum_gradients(learner):
         gradient.copy_(part.view_as(gradient))
 
 
-def optimizer_tensors(learner, optimizer):
-    """AdamW's state under the names of the parameters."""
-    return {
-        f"{key}.{name}": value
-        for name, parameter in learner.named_parameters()
-        for key, value in optimizer.state[parameter].items()
-    }
-
-
-def resume(run, record, learner, optimizer):
+def resume(run, trainer):
     """Take up the newest checkpoint of a run with the same settings; returns its step."""
-    found, wanted = (
-        {**r, "settings": {k: v for k, v in r["settings"].items() if k not in FREE}} for r in (run.config, record)
-    )
+    found, wanted = _fixed(run.config), _fixed(trainer.record)
     different = [
         f"{key} is {was!r}, now {now!r}"
         for part in wanted
@@ -211,12 +219,13 @@ def resume(run, record, learner, optimizer):
     if run.latest is None:
         return 0
     model, moments, state = run.load()
-    learner.load_state_dict(model)
-    for name, parameter in learner.named_parameters():
-        optimizer.state[parameter] = {
-            key: moments[f"{key}.{name}"].to(parameter.device) for key in ("step", "exp_avg", "exp_avg_sq")
-        }
+    trainer.restore(model, moments)
     return state["step"]
+
+
+def _fixed(record):
+    """The part of a run's record that must be the same when it goes on."""
+    return {**record, "settings": {key: value for key, value in record["settings"].items() if key not in FREE}}
 
 
 def _pairs(part, found, wanted):
@@ -240,6 +249,7 @@ class Stop:
 
     def __enter__(self):
         self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
 
     def __exit__(self, problem, *_):
         for signum, handler in self._before.items():

@@ -45,9 +45,9 @@ def said(capsys):
 
 EXTRACT = "extract world:train,n=3 {tmp}/s "
 MISTAKES = {
-    "unknown source": (cli.cache_main, "extract wrld:train {tmp}/s", 2, 'unknown source "wrld:train", did you mean'),
+    "unknown source": (cli.cache_main, "extract wrld:train {tmp}/s", 2, 'unknown source "wrld:train" .did you mean'),
     "a bare folder": (cli.cache_main, "extract {tmp} {tmp}/s", 2, "it is a folder, so write folder:"),
-    "no split": (cli.cache_main, "extract world:trian {tmp}/s", 2, 'no split "trian", did you mean "train"?'),
+    "no split": (cli.cache_main, "extract world:trian {tmp}/s", 2, 'no split "trian" .did you mean "train"?'),
     "no such folder": (cli.cache_main, "extract folder:{tmp}/no {tmp}/s", 1, "no folder at .*expected a folder"),
     "no images": (cli.cache_main, "extract folder:{tmp} {tmp}/s", 1, r"no images in .*expected files .*\.jpg"),
     "no argument": (cli.cache_main, "extract", 2, "missing: SOURCE, STORE"),
@@ -76,7 +76,7 @@ MISTAKES = {
     "empty class list": (cli.main, "segment {run} {image} --classes ,", 2, "class list is empty"),
     "unreadable image": (cli.main, "segment {run} {tmp}/file --classes dog --out {tmp}", 1, "file: not a readable"),
     "pictures into a file": (cli.main, "segment {run} {image} --classes dog --out {tmp}/file/x", 1, "cannot write"),
-    "unknown protocol": (cli.main, "evaluate {run} --protocol wrld", 2, 'protocol "wrld", did you mean "world"'),
+    "unknown protocol": (cli.main, "evaluate {run} --protocol wrld", 2, 'protocol "wrld" .did you mean "world"'),
     "unknown readout": (cli.main, "evaluate {run} --readout mean --data world:test,n=2", 2, 'unknown readout "mean"'),
     "demo into a file": (cli.main, "demo --quick --out {tmp}/file/x", 1, "cannot write"),
     "demo of no seeds": (cli.main, "demo --seeds 0", 2, "--seeds must be positive"),
@@ -109,6 +109,14 @@ def test_no_or_unknown_command_is_wrong_usage(main, said):
         with pytest.raises(SystemExit) as end:
             main(argv)
         assert end.value.code == 2
+
+
+def test_an_unknown_flag_gets_the_nearest_one(said):
+    for main, argv in [(cli.main, ["demo", "--quik"]), (cli.cache_main, ["extract", "a", "b", "--quick=3", "--dtyp"])]:
+        with pytest.raises(SystemExit) as end:
+            main(argv)
+        assert end.value.code == 2
+    assert 'unrecognized arguments: --quik (did you mean "--quick"?)' in said().err
 
 
 def test_every_command_has_help_and_json():

@@ -135,7 +135,7 @@ def test_a_value_of_the_wrong_type_is_refused_with_place_name_and_type(key, valu
 
 def test_choices_hold_in_files_too_with_the_nearest_one():
     message = refused(given, kind="sqare")
-    assert "x.yaml: kind is 'sqare', did you mean \"square\"?" in message and "round" in message
+    assert "x.yaml: kind is 'sqare' (did you mean \"square\"?" in message and "round" in message
     with pytest.raises(SystemExit) as end:
         parsed("here", "--out", "x", "--kind", "sqare")
     assert end.value.code == 2
@@ -143,7 +143,7 @@ def test_choices_hold_in_files_too_with_the_nearest_one():
 
 def test_an_unknown_key_is_refused_with_the_nearest_name():
     message = refused(given, stepps=3)
-    assert "x.yaml: unknown setting 'stepps', did you mean \"steps\"?" in message and "check_every" in message
+    assert "x.yaml: unknown setting 'stepps' (did you mean \"steps\"?" in message and "check_every" in message
     assert 'did you mean "check_every"?' in refused(given, **{"check-evry": 3})
     assert "unknown setting 5" in refused(build, Sample, ("x.yaml", {5: 1}))
 
@@ -274,7 +274,7 @@ def test_the_peak_learning_rate_follows_the_batch_unless_it_is_given():
         ("--weight-decay", "-0.1", "--weight-decay must not be negative"),
         ("--local-weight", "-1", "--local-weight must not be negative"),
         ("--temperature", "nan", "temperature is 'nan'; expected float"),
-        ("--recipe", "dmeo", 'unknown recipe "dmeo", did you mean "demo"?'),
+        ("--recipe", "dmeo", 'unknown recipe "dmeo" (did you mean "demo"?'),
     ],
 )
 def test_train_settings_that_make_no_sense_are_refused(flag, value, message):

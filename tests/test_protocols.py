@@ -65,7 +65,7 @@ def test_the_protocol_world_takes_a_world_only(small):
     with pytest.raises(UserError, match="the protocol world takes world:SPLIT") as problem:
         world_set(f"folder:{small / 'images'}")
     assert problem.value.code == 2
-    with pytest.raises(UserError, match='no split "tset", did you mean "test"'):
+    with pytest.raises(UserError, match='no split "tset" .did you mean "test"'):
         world_set("world:tset")
 
 
