@@ -1,6 +1,7 @@
 """The doors: `fastzss` and `fastzss-cache`.  A command parses, calls one function, and prints what it returns."""
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 from fastzss import __version__
@@ -128,10 +129,12 @@ def run_segment(args):
         raise UserError(f"{missing[0]}: no such image; expected an image file")
     make_folder(args.out)
     model = load(args.run, args.device, args.weights)
-    found = {}
+    found, pictures = {}, Counter()
     for path in args.images:
         result = model.segment(path, names)
-        out = args.out / f"{path.stem}.segmented.png"
+        pictures[path.stem] += 1  # images of one name from several folders are numbered
+        number = f"-{pictures[path.stem]}" if pictures[path.stem] > 1 else ""
+        out = args.out / f"{path.stem}{number}.segmented.png"
         with writing(args.out):
             result.save(out)
         found[str(path)] = {"picture": str(out), **{n: round(s["share"], 4) for n, s in result.scores.items()}}

@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from fastzss.score import IGNORE, confusion, iou, mean_iou, pixel_accuracy
-from fastzss.segment import similarity
+from fastzss.segment import similarity, winners
 
 
 def evaluate(vision, classifiers, data):
@@ -19,9 +19,9 @@ def evaluate(vision, classifiers, data):
     matrices = {name: np.zeros((K, K), np.int64) for name in classifiers}
     for index in tqdm(range(len(data)), unit="img", desc="evaluate", disable=None):
         image, truth = data.read(index)
-        maps = similarity(vision, image, stacked).view(len(classifiers), K, *truth.shape)
-        for matrix, prediction in zip(matrices.values(), maps.argmax(1).numpy(), strict=True):
-            matrix += confusion(truth, prediction, K)
+        maps = similarity(vision, image, stacked).split(K)
+        for matrix, found in zip(matrices.values(), maps, strict=True):
+            matrix += confusion(truth, winners(found, truth.shape)[1].numpy(), K)
     return {name: scores(matrix, data.groups) for name, matrix in matrices.items()}
 
 
@@ -43,8 +43,7 @@ def ceiling(grid, data):
     for index in range(len(data)):
         _, truth = data.read(index)
         shares = shares_of(truth, K, grid)
-        maps = torch.nn.functional.interpolate(shares[None], truth.shape, mode="bilinear")[0]
-        matrix += confusion(truth, maps.argmax(0).numpy(), K)
+        matrix += confusion(truth, winners(shares, truth.shape)[1].numpy(), K)
     return scores(matrix, data.groups)
 
 

@@ -29,6 +29,7 @@ from fastzss.text import TextTower, TowerSize
 from fastzss.vision import as_tensor, reload_vision
 
 READOUTS = ("concept", "eot")
+AT_ONCE = 16  # classes brought to the size of an image at a time
 LARGEST = 255  # classes: a mask is uint8, and 255 is the usual mark for "nothing"
 
 
@@ -64,8 +65,8 @@ class Model:
                 raise UserError(str(problem)) from None
         names = check_classes(classes)
         scores = similarity(self.vision, image, self.class_vectors(names))
-        confidence, mask = scores.max(0)
-        mask = mask.to(torch.uint8).cpu().numpy()
+        confidence, mask = winners(scores, (image.height, image.width))
+        mask = mask.numpy().astype(np.uint8)
         found = {
             name: {
                 "share": float((mask == k).mean()),
@@ -115,7 +116,7 @@ class Model:
 
 @torch.inference_mode()
 def similarity(vision, image, vectors):
-    """float32 [K, H, W]: similarity of each class vector [K, D] with the image at each pixel."""
+    """float32 [K, h, w]: similarity of each class vector [K, D] with the image, brought to the backbone's size."""
     S, pixels = vision.size, as_tensor(vision.resize(image))
     _, height, width = pixels.shape
     corners = [(y, x) for y in window_starts(height, S) for x in window_starts(width, S)]
@@ -126,10 +127,21 @@ def similarity(vision, image, vectors):
         scores = (patches[0] @ vectors.to(patches.device).T).T.reshape(1, -1, *vision.grid)
         total[:, y : y + S, x : x + S] += F.interpolate(scores, (S, S), mode="bilinear")[0].cpu()
         count[y : y + S, x : x + S] += 1
-    scores = total / count
-    if (width, height) != image.size:
-        scores = F.interpolate(scores[None], (image.height, image.width), mode="bilinear")[0]
-    return scores
+    return total / count
+
+
+def winners(scores, size):
+    """(score, class) of the nearest class at each pixel of an image of size (H, W), from [K, h, w] scores.
+
+    A few classes at a time are brought to that size, so that many classes on a large image need no [K, H, W].
+    """
+    best, winner = torch.full(size, -torch.inf), torch.zeros(size, dtype=torch.long)
+    for first in range(0, len(scores), AT_ONCE):
+        maps = F.interpolate(scores[None, first : first + AT_ONCE], size, mode="bilinear")[0]
+        score, index = maps.max(0)
+        nearer = score > best
+        best, winner = torch.where(nearer, score, best), torch.where(nearer, index + first, winner)
+    return best, winner
 
 
 def load(path, device=None, weights=None):

@@ -222,6 +222,17 @@ def test_segment_writes_pictures(run, tmp_path, said):
     assert found[str(tmp_path / "a.png")]["picture"].endswith("a.segmented.png")
 
 
+def test_images_of_one_name_do_not_overwrite_each_other(run, tmp_path, said):
+    from fastzss import world
+
+    images = [tmp_path / folder / "a.png" for folder in "xy"]
+    for path in images:
+        path.parent.mkdir()
+        world.scene("test", 0).image.save(path)
+    assert call(cli.main, "segment", run, *images, "--classes", "tree", "--out", tmp_path / "o") == 0
+    assert sorted(p.name for p in (tmp_path / "o").glob("*.segmented.png")) == ["a-2.segmented.png", "a.segmented.png"]
+
+
 def test_stopping_an_extraction_loses_nothing(tmp_path, store):
     """Ctrl-C while shards are written: exit 130 with a sentence; the same command ends at the same bytes."""
     out = tmp_path / "s"
