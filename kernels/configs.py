@@ -34,7 +34,7 @@ def arch_of(device):
     if torch.device(device).type != "cuda":
         return 0
     major, minor = torch.cuda.get_device_capability(device)
-    if (major, minor) in ((8, 6), (8, 7), (8, 9)) or major >= 12:
+    if (major, minor) in ((8, 6), (8, 9)) or major >= 12:
         return 86
     return 80 if major < 9 else 90 if major == 9 else 100
 

@@ -1,0 +1,406 @@
+"""Concept pooling in Triton: every patch is read once going forward and once going backward.
+
+With a stored patch v_n = mean + std sigma_n q_n (float storage: v_n = q_n), class vector w and temperature t,
+
+    s_n = sigma_n <std w, q_n> / t        a_n = softmax_n(s_n)        x = mean + std sum_n a_n sigma_n q_n
+
+(<w, mean> is the same for all patches of an image, so the softmax does not see it), and with the gradient g of x
+
+    d_n = sigma_n <std g, q_n>            delta = <g, x - mean>       e_n = a_n (d_n - delta)
+    gradient of w = std / t sum_n e_n sigma_n q_n
+
+The scores s stay from the forward pass (float32, 0.5 % of the patches' bytes), so the backward needs no w.
+
+One program has the mentions of one image, BM at most (an image with more has several programs), and walks over its
+patches in tiles [BN, D], D in chunks of a power of two.  Scales multiply scores and probabilities, never a tile.
+All sums have one owner and a fixed order: equal inputs give equal bits.
+
+Sizes: n images in the store, N patches, D channels, M mentions, K classes, G <= M groups of mentions.
+"""
+
+import math
+import os
+
+import torch
+import triton
+import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from fastzss.kernels.configs import AotCase, Budget, arch_of, chunks, options, short
+
+MENTIONS = 16  # of one program: the smallest side of a tensor-core product
+STORAGES = (torch.int8, torch.float16, torch.float32)
+
+
+@triton.jit
+def patch_tile(
+    tokens, image, start, c: tl.constexpr, image_stride, patch_stride,
+    N: tl.constexpr, D: tl.constexpr, BN: tl.constexpr, DC: tl.constexpr, TMA: tl.constexpr,
+):  # fmt: skip
+    """[BN, DC]: patches from `start` on, channels of chunk c, as they are stored; zero outside."""
+    if TMA:
+        return tokens.load([image.to(tl.int32), start, c * DC]).reshape([BN, DC])
+    n = start + tl.arange(0, BN)[:, None]
+    d = c * DC + tl.arange(0, DC)[None, :]
+    at = tokens + image * image_stride + n.to(tl.int64) * patch_stride + d
+    if N % BN == 0 and D % DC == 0:
+        return tl.load(at)
+    return tl.load(at, mask=(n < N) & (d < D), other=0)
+
+
+@triton.jit
+def channel_row(vector, c: tl.constexpr, D: tl.constexpr, DC: tl.constexpr):
+    """[1, DC]: chunk c of a [D] vector."""
+    d = c * DC + tl.arange(0, DC)[None, :]
+    return tl.load(vector + d, mask=d < D, other=0).to(tl.float32)
+
+
+@triton.jit
+def channel_rows(matrix, rows, real, c: tl.constexpr, D: tl.constexpr, DC: tl.constexpr):
+    """[BM, DC] float32: chunk c of some rows of a [*, D] matrix; zero where not real."""
+    d = c * DC + tl.arange(0, DC)[None, :]
+    return tl.load(matrix + rows[:, None] * D + d, mask=real[:, None] & (d < D), other=0).to(tl.float32)
+
+
+@triton.jit
+def store_rows(matrix, rows, real, c: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, values):
+    d = c * DC + tl.arange(0, DC)[None, :]
+    tl.store(matrix + rows[:, None] * D + d, values, mask=real[:, None] & (d < D))
+
+
+@triton.jit
+def patch_scales(scale, image, start, scale_stride, N: tl.constexpr, BN: tl.constexpr):
+    """[1, BN] float32."""
+    n = start + tl.arange(0, BN)[None, :]
+    return tl.load(scale + image * scale_stride + n, mask=n < N, other=0).to(tl.float32)
+
+
+@triton.jit
+def attend(
+    tokens, scale, image, queries, image_stride, patch_stride, scale_stride, scores, m, real,
+    N: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, DC: tl.constexpr, CHUNKS: tl.constexpr,
+    COMPUTE: tl.constexpr, PRECISION: tl.constexpr, TMA: tl.constexpr, KEEP: tl.constexpr,
+):  # fmt: skip
+    """(sums, lse): sum_n a_n sigma_n q_n in chunks [BM, DC], and the base-2 logarithm of the softmax's denominator.
+
+    The queries bring std / t and the change of base; the scores are written if KEEP.
+    """
+    top = tl.full([BM], -1e30, tl.float32)
+    total = tl.zeros([BM], tl.float32)
+    sums = ()
+    for _ in tl.static_range(CHUNKS):
+        sums = sums + (tl.zeros([BM, DC], tl.float32),)
+    for start in tl.range(0, N, BN):
+        score = tl.zeros([BM, BN], tl.float32)
+        tiles = ()
+        for c in tl.static_range(CHUNKS):
+            tile = patch_tile(tokens, image, start, c, image_stride, patch_stride, N, D, BN, DC, TMA).to(COMPUTE)
+            tiles = tiles + (tile,)
+            score = tl.dot(queries[c], tl.trans(tile), score, input_precision=PRECISION)
+        n = start + tl.arange(0, BN)[None, :]
+        if scale is not None:
+            sigma = patch_scales(scale, image, start, scale_stride, N, BN)
+            score *= sigma
+        if N % BN != 0:
+            score = tl.where(n < N, score, -1e30)
+        if KEEP:
+            tl.store(scores + m[:, None] * N + n, score, mask=real[:, None] & (n < N))
+        higher = tl.maximum(top, tl.max(score, 1))
+        shrink = tl.exp2(top - higher)
+        top = higher
+        weight = tl.exp2(score - top[:, None])
+        total = total * shrink + tl.sum(weight, 1)
+        if scale is not None:
+            weight *= sigma
+        grown = ()
+        for c in tl.static_range(CHUNKS):
+            part = sums[c] * shrink[:, None]
+            grown = grown + (tl.dot(weight.to(COMPUTE), tiles[c], part, input_precision=PRECISION),)
+        sums = grown
+    pooled = ()
+    for c in tl.static_range(CHUNKS):
+        pooled = pooled + (sums[c] / total[:, None],)
+    return pooled, top + tl.log2(total)
+
+
+@triton.jit
+def _forward(
+    tokens, scale, mean, std, classes, name, row, order, first, pooled, scores, lse,
+    image_stride, patch_stride, scale_stride, sharpness,
+    N: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, DC: tl.constexpr, CHUNKS: tl.constexpr,
+    COMPUTE: tl.constexpr, PRECISION: tl.constexpr, TMA: tl.constexpr,
+):  # fmt: skip
+    begin = tl.load(first + tl.program_id(0))
+    end = tl.load(first + tl.program_id(0) + 1)
+    if begin < end:
+        slot = begin + tl.arange(0, BM)
+        real = slot < end
+        m = tl.load(order + slot, mask=real, other=0)
+        image = tl.load(row + tl.load(order + begin))
+        k = tl.load(name + m, mask=real, other=0)
+        queries = ()
+        for c in tl.static_range(CHUNKS):
+            query = channel_rows(classes, k, real, c, D, DC) * sharpness
+            if std is not None:
+                query *= channel_row(std, c, D, DC)
+            queries = queries + (query.to(COMPUTE),)
+        sums, log_total = attend(
+            tokens, scale, image, queries, image_stride, patch_stride, scale_stride, scores, m, real,
+            N, D, BM, BN, DC, CHUNKS, COMPUTE, PRECISION, TMA, True,
+        )  # fmt: skip
+        tl.store(lse + m, log_total, mask=real)
+        for c in tl.static_range(CHUNKS):
+            x = sums[c]
+            if std is not None:
+                x = channel_row(mean, c, D, DC) + channel_row(std, c, D, DC) * x
+            store_rows(pooled, m, real, c, D, DC, x)
+
+
+@triton.jit
+def _backward(
+    tokens, scale, mean, std, row, order, first, pooled, scores, lse, upstream, gradient,
+    image_stride, patch_stride, scale_stride, inverse_temperature,
+    N: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, DC: tl.constexpr, CHUNKS: tl.constexpr,
+    COMPUTE: tl.constexpr, PRECISION: tl.constexpr, TMA: tl.constexpr,
+):  # fmt: skip
+    begin = tl.load(first + tl.program_id(0))
+    end = tl.load(first + tl.program_id(0) + 1)
+    if begin < end:
+        slot = begin + tl.arange(0, BM)
+        real = slot < end
+        m = tl.load(order + slot, mask=real, other=0)
+        image = tl.load(row + tl.load(order + begin))
+        log_total = tl.load(lse + m, mask=real, other=0)
+        delta = tl.zeros([BM], tl.float32)
+        biggest = tl.zeros([BM], tl.float32)
+        wide = ()
+        for c in tl.static_range(CHUNKS):
+            g = channel_rows(upstream, m, real, c, D, DC)
+            x = channel_rows(pooled, m, real, c, D, DC)
+            if std is not None:
+                x -= channel_row(mean, c, D, DC)
+            delta += tl.sum(g * x, 1)
+            if std is not None:
+                g *= channel_row(std, c, D, DC)
+            biggest = tl.maximum(biggest, tl.max(tl.abs(g), 1))
+            wide = wide + (g,)
+        # a gradient of 1e-6 would vanish in float16: the loop works on a multiple whose largest channel is 1
+        unit = tl.where(biggest > 0, biggest, 1.0)
+        delta = delta / unit
+        g = ()
+        for c in tl.static_range(CHUNKS):
+            g = g + ((wide[c] / unit[:, None]).to(COMPUTE),)
+        sums = ()
+        for _ in tl.static_range(CHUNKS):
+            sums = sums + (tl.zeros([BM, DC], tl.float32),)
+        for start in tl.range(0, N, BN):
+            d = tl.zeros([BM, BN], tl.float32)
+            tiles = ()
+            for c in tl.static_range(CHUNKS):
+                tile = patch_tile(tokens, image, start, c, image_stride, patch_stride, N, D, BN, DC, TMA).to(COMPUTE)
+                tiles = tiles + (tile,)
+                d = tl.dot(g[c], tl.trans(tile), d, input_precision=PRECISION)
+            n = start + tl.arange(0, BN)[None, :]
+            score = tl.load(scores + m[:, None] * N + n, mask=real[:, None] & (n < N), other=-1e30)
+            attention = tl.exp2(score - log_total[:, None])
+            if scale is not None:
+                sigma = patch_scales(scale, image, start, scale_stride, N, BN)
+                e = attention * (d * sigma - delta[:, None]) * sigma
+            else:
+                e = attention * (d - delta[:, None])
+            grown = ()
+            for c in tl.static_range(CHUNKS):
+                grown = grown + (tl.dot(e.to(COMPUTE), tiles[c], sums[c], input_precision=PRECISION),)
+            sums = grown
+        for c in tl.static_range(CHUNKS):
+            grad = sums[c] * (unit * inverse_temperature)[:, None]
+            if std is not None:
+                grad *= channel_row(std, c, D, DC)
+            store_rows(gradient, m, real, c, D, DC, grad)
+
+
+@triton.jit
+def _sum_by_class(values, order, first, sums, D: tl.constexpr, BR: tl.constexpr, BD: tl.constexpr):
+    """sums[k] = sum of the rows values[order[first[k] : first[k + 1]]], in that order."""
+    k = tl.program_id(0).to(tl.int64)
+    begin = tl.load(first + k)
+    end = tl.load(first + k + 1)
+    d = tl.program_id(1) * BD + tl.arange(0, BD)[None, :]
+    total = tl.zeros([BR, BD], tl.float32)
+    for at in range(begin, end, BR):
+        slot = at + tl.arange(0, BR)
+        real = slot < end
+        m = tl.load(order + slot, mask=real, other=0)
+        total += tl.load(values + m[:, None] * D + d, mask=real[:, None] & (d < D), other=0)
+    d = tl.program_id(1) * BD + tl.arange(0, BD)
+    tl.store(sums + k * D + d, tl.sum(total, 0), mask=d < D)
+
+
+def sum_by_class(values, name, names):
+    """[M, D] float32 rows -> [names, D]: the sums of the rows of each name, in the order of the rows."""
+    D = values.shape[1]
+    order = name.argsort(stable=True)
+    first = torch.searchsorted(name[order], torch.arange(names + 1, device=name.device))
+    sums = torch.empty(names, D, dtype=torch.float32, device=values.device)
+    if names:
+        _sum_by_class[(names, triton.cdiv(D, 128))](values, order, first, sums, D, BR=16, BD=128, num_warps=4)
+    return sums
+
+
+def groups(row, size):
+    """(order, first): mentions by image, and where in that order the groups of at most `size` of one image begin.
+
+    Group g has the mentions order[first[g] : first[g + 1]]; there are as many groups as mentions, the last ones empty,
+    so that nothing here waits for the device.
+    """
+    order = row.argsort(stable=True)
+    ordered = row[order]
+    place = torch.arange(len(row), device=row.device)
+    begins = (place - torch.searchsorted(ordered, ordered)) % size == 0
+    count = torch.arange(1, len(row) + 2, device=row.device)
+    return order, torch.searchsorted(begins.cumsum(0), count)
+
+
+def stored(patches, tile, tma):
+    """(arguments, tma): the patches as the kernels take them: tensor or descriptor, scale, mean, std and strides."""
+    tokens, scale, mean, std = patches
+    n, N, D = tokens.shape
+    if tokens.stride(2) != 1:
+        tokens = tokens.contiguous()
+    if scale is not None:
+        scale = scale if scale.stride(1) == 1 else scale.contiguous()
+        mean, std = mean.contiguous(), std.contiguous()
+    strides = [tokens.stride(0), tokens.stride(1)]
+    aligned = all(s * tokens.element_size() % 16 == 0 for s in strides) and tokens.data_ptr() % 16 == 0
+    tma = tma and aligned and tile[1] <= 256
+    if tma:
+        tokens = TensorDescriptor(tokens, list(tokens.shape), list(tokens.stride()), [1, *tile])
+    return (tokens, scale, mean, std), (*strides, 0 if scale is None else scale.stride(0)), tma
+
+
+def defaults(arch, storage, D):
+    """Launch options where nothing was measured."""
+    wide = storage.itemsize * D > 1536
+    if arch in (80, 86):  # no descriptors; sm_86 has 99 KiB of shared memory
+        return dict(BN=16 if arch == 86 and wide else 32, TMA=False, num_warps=8, num_stages=2 if wide else 3)
+    if storage == torch.float32:
+        return dict(BN=16, TMA=False, num_warps=8, num_stages=2)
+    return dict(BN=32, TMA=True, num_warps=8, num_stages=3)
+
+
+def launch_options(op, device, storage, N, D):
+    """All constexprs and launch options of a pooling kernel, apart from the sizes."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    arch = arch_of(device)
+    DC, count = chunks(D)
+    # the interpreter is wrong on bfloat16 and rounds float16 products: there everything is float32
+    half = storage.itemsize <= 2 and not interpreted
+    fixed = dict(
+        BM=MENTIONS,
+        DC=DC,
+        CHUNKS=count,
+        COMPUTE=tl.float16 if half else tl.float32,
+        PRECISION="ieee" if half or interpreted else "tf32x3",
+    )
+    return {**options(op, arch, D, N, storage, defaults(arch, storage, D)), **fixed}
+
+
+class _ConceptPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, classes, tokens, scale, mean, std, row, name, temperature, group, forced):
+        patches = (tokens, scale, mean, std)
+        (M, (_, N, D)), device = (len(row), tokens.shape), classes.device
+        name, row = name.long(), row.long()
+        order, first = groups(row, group)
+        pooled = torch.empty(M, D, dtype=torch.float32, device=device)
+        scores = torch.empty(M, N, dtype=torch.float32, device=device)
+        lse = torch.empty(M, dtype=torch.float32, device=device)
+        if M:
+            launch = {**launch_options("pool_forward", device, tokens.dtype, N, D), **forced}
+            held, strides, launch["TMA"] = stored(patches, (launch["BN"], launch["DC"]), launch["TMA"])
+            _forward[(M,)](
+                *held, classes.contiguous(), name, row, order, first, pooled, scores, lse,
+                *strides, math.log2(math.e) / temperature, N, D, **launch,
+            )  # fmt: skip
+        ctx.save_for_backward(tokens, scale, mean, std, row, name, order, first, pooled, scores, lse)
+        ctx.sizes, ctx.dtype, ctx.temperature, ctx.forced = (len(classes), N, D), classes.dtype, temperature, forced
+        return pooled.to(classes.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, upstream):
+        *patches, row, name, order, first, pooled, scores, lse = ctx.saved_tensors
+        (K, N, D), M = ctx.sizes, len(row)
+        gradient = torch.empty(M, D, dtype=torch.float32, device=upstream.device)
+        if M:
+            launch = {**launch_options("pool_backward", upstream.device, patches[0].dtype, N, D), **ctx.forced}
+            held, strides, launch["TMA"] = stored(patches, (launch["BN"], launch["DC"]), launch["TMA"])
+            _backward[(M,)](
+                *held, row, order, first, pooled, scores, lse, upstream.contiguous(), gradient,
+                *strides, 1 / ctx.temperature, N, D, **launch,
+            )  # fmt: skip
+        return sum_by_class(gradient, name, K).to(ctx.dtype), *[None] * 9
+
+
+def concept_pool(classes, patches, row, name, temperature, *, group=MENTIONS, **forced):
+    """reference.concept_pool on a GPU: [M, D] in the dtype of `classes`.
+
+    `group` (mentions of one program, at most 16) and further launch options (BN=, TMA=, num_warps=, ...) are for tests
+    and tuning.
+    """
+    check(classes, patches, "concept_pool")
+    return _ConceptPool.apply(classes, *patches, row, name, temperature, group, forced)
+
+
+def check(classes, patches, op):
+    """Refuse what these kernels cannot hold; all else is checked before the ops are dispatched."""
+    if patches.tokens.dtype not in STORAGES:
+        raise ValueError(
+            f"{op}: patches.tokens has dtype {patches.tokens.dtype}; expected int8, float16 or float32 on a GPU"
+        )
+    if (patches.tokens.dtype == torch.int8) != (patches.scale is not None):
+        raise ValueError(
+            f"{op}: patches.tokens has dtype {patches.tokens.dtype} with scale "
+            f"{'left out' if patches.scale is None else 'given'}; expected a scale with int8 and with nothing else"
+        )
+    if classes.dtype == torch.float64:
+        raise ValueError(f"{op}: classes has dtype torch.float64; expected float32 or a half precision on a GPU")
+
+
+# registers of a thread, shared bytes of a program
+BUDGETS = {}
+
+
+def aot_cases():
+    """The kernels of this file as configs.AotCase."""
+    for storage in STORAGES:
+        for D in (128, 192, 384, 768, 1024):
+            for arch in (80, 90, 100):
+                for op, kernel in (("forward", _forward), ("backward", _backward)):
+                    yield pool_case(f"pool_{op}", kernel, storage, 256, D, arch, BUDGETS)
+
+
+def pool_case(op, kernel, storage, N, D, arch, budgets, **more):
+    """AotCase of a kernel that reads patches."""
+    launch = options(op, arch, D, N, storage, defaults(arch, storage, D))
+    half = storage.itemsize <= 2
+    DC, count = chunks(D)
+    types = dict.fromkeys(("image_stride", "patch_stride", "scale_stride"), "i64")
+    types |= dict.fromkeys(("name", "row", "order", "first", "target"), "*i64") | {"present": "*i1"}
+    types |= dict.fromkeys(("sharpness", "inverse_temperature", "logit_scale"), "fp32")
+    types = dict.fromkeys(kernel.arg_names, "*fp32") | types | {"tokens": f"*{short(storage)}", "scale": "*fp16"}
+    if launch["TMA"]:
+        types["tokens"] = f"tensordesc<{short(storage)}[1,{launch['BN']},{DC}]>"
+    constants = dict(N=N, D=D, BM=MENTIONS, BN=launch["BN"], DC=DC, CHUNKS=count, TMA=launch["TMA"], **more)
+    constants |= dict(COMPUTE=tl.float16 if half else tl.float32, PRECISION="ieee" if half else "tf32x3")
+    if storage != torch.int8:
+        constants |= dict(scale=None, mean=None, std=None)
+    name = f"{op}-{short(storage)}-N{N}-D{D}"
+    return AotCase(
+        name,
+        kernel,
+        {k: t for k, t in types.items() if k in kernel.arg_names},
+        {k: v for k, v in constants.items() if k in kernel.arg_names},
+        dict(num_warps=launch["num_warps"], num_stages=launch["num_stages"]),
+        {arch: budgets.get((op, short(storage), D, arch), Budget(255, 227 * 1024))},
+    )
