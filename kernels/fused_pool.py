@@ -26,6 +26,7 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from fastzss.kernels import chunked
 from fastzss.kernels.configs import AotCase, Budget, arch_of, chunks, options, short
 
 MENTIONS = 16  # of one program: the smallest side of a tensor-core product
@@ -39,13 +40,16 @@ def patch_tile(
 ):  # fmt: skip
     """[BN, DC]: patches from `start` on, channels of chunk c, as they are stored; zero outside."""
     if TMA:
-        return tokens.load([image.to(tl.int32), start, c * DC]).reshape([BN, DC])
-    n = start + tl.arange(0, BN)[:, None]
-    d = c * DC + tl.arange(0, DC)[None, :]
-    at = tokens + image * image_stride + n.to(tl.int64) * patch_stride + d
-    if N % BN == 0 and D % DC == 0:
-        return tl.load(at)
-    return tl.load(at, mask=(n < N) & (d < D), other=0)
+        tile = tokens.load([image.to(tl.int32), start, c * DC]).reshape([BN, DC])
+    else:
+        n = start + tl.arange(0, BN)[:, None]
+        d = c * DC + tl.arange(0, DC)[None, :]
+        at = tokens + image * image_stride + n.to(tl.int64) * patch_stride + d
+        if N % BN == 0 and D % DC == 0:
+            tile = tl.load(at)
+        else:
+            tile = tl.load(at, mask=(n < N) & (d < D), other=0)
+    return tile
 
 
 @triton.jit
@@ -76,34 +80,61 @@ def patch_scales(scale, image, start, scale_stride, N: tl.constexpr, BN: tl.cons
 
 
 @triton.jit
+def query_chunk(
+    classes, std, k, real, sharpness, c: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, COMPUTE: tl.constexpr
+):
+    """[BM, DC]: chunk c of class vectors k, times std / t and the change of base."""
+    query = channel_rows(classes, k, real, c, D, DC) * sharpness
+    if std is not None:
+        query *= channel_row(std, c, D, DC)
+    return query.to(COMPUTE)
+
+
+@triton.jit
+def gradient_chunk(upstream, std, m, real, c: tl.constexpr, D: tl.constexpr, DC: tl.constexpr):
+    """[BM, DC] float32: chunk c of std g."""
+    g = channel_rows(upstream, m, real, c, D, DC)
+    if std is not None:
+        g *= channel_row(std, c, D, DC)
+    return g
+
+
+@triton.jit
 def attend(
-    tokens, scale, image, queries, image_stride, patch_stride, scale_stride, scores, m, real,
+    tokens, scale, std, classes, image, k, m, real, scores, image_stride, patch_stride, scale_stride, sharpness,
     N: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, DC: tl.constexpr, CHUNKS: tl.constexpr,
-    COMPUTE: tl.constexpr, PRECISION: tl.constexpr, TMA: tl.constexpr, KEEP: tl.constexpr,
+    COMPUTE: tl.constexpr, TMA: tl.constexpr, LEAN: tl.constexpr,
 ):  # fmt: skip
     """(sums, lse): sum_n a_n sigma_n q_n in chunks [BM, DC], and the base-2 logarithm of the softmax's denominator.
 
-    The queries bring std / t and the change of base; the scores are written if KEEP.
+    LEAN reads queries and tiles again where they are used, because in float32 the registers cannot hold them.
     """
+    queries = ()
+    sums = ()
+    for c in tl.static_range(CHUNKS):
+        if not LEAN:
+            queries = queries + (query_chunk(classes, std, k, real, sharpness, c, D, DC, COMPUTE),)
+        sums = sums + (tl.zeros([BM, DC], tl.float32),)
     top = tl.full([BM], -1e30, tl.float32)
     total = tl.zeros([BM], tl.float32)
-    sums = ()
-    for _ in tl.static_range(CHUNKS):
-        sums = sums + (tl.zeros([BM, DC], tl.float32),)
     for start in tl.range(0, N, BN):
         score = tl.zeros([BM, BN], tl.float32)
         tiles = ()
         for c in tl.static_range(CHUNKS):
             tile = patch_tile(tokens, image, start, c, image_stride, patch_stride, N, D, BN, DC, TMA).to(COMPUTE)
-            tiles = tiles + (tile,)
-            score = tl.dot(queries[c], tl.trans(tile), score, input_precision=PRECISION)
+            if LEAN:
+                query = query_chunk(classes, std, k, real, sharpness, c, D, DC, COMPUTE)
+            else:
+                query = queries[c]
+                tiles = tiles + (tile,)
+            score = tl.dot(query, tl.trans(tile), score, input_precision="ieee")
         n = start + tl.arange(0, BN)[None, :]
         if scale is not None:
             sigma = patch_scales(scale, image, start, scale_stride, N, BN)
             score *= sigma
         if N % BN != 0:
             score = tl.where(n < N, score, -1e30)
-        if KEEP:
+        if scores is not None:
             tl.store(scores + m[:, None] * N + n, score, mask=real[:, None] & (n < N))
         higher = tl.maximum(top, tl.max(score, 1))
         shrink = tl.exp2(top - higher)
@@ -114,8 +145,12 @@ def attend(
             weight *= sigma
         grown = ()
         for c in tl.static_range(CHUNKS):
+            if LEAN:
+                tile = patch_tile(tokens, image, start, c, image_stride, patch_stride, N, D, BN, DC, TMA).to(COMPUTE)
+            else:
+                tile = tiles[c]
             part = sums[c] * shrink[:, None]
-            grown = grown + (tl.dot(weight.to(COMPUTE), tiles[c], part, input_precision=PRECISION),)
+            grown = grown + (tl.dot(weight.to(COMPUTE), tile, part, input_precision="ieee"),)
         sums = grown
     pooled = ()
     for c in tl.static_range(CHUNKS):
@@ -128,7 +163,7 @@ def _forward(
     tokens, scale, mean, std, classes, name, row, order, first, pooled, scores, lse,
     image_stride, patch_stride, scale_stride, sharpness,
     N: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, DC: tl.constexpr, CHUNKS: tl.constexpr,
-    COMPUTE: tl.constexpr, PRECISION: tl.constexpr, TMA: tl.constexpr,
+    COMPUTE: tl.constexpr, TMA: tl.constexpr, LEAN: tl.constexpr,
 ):  # fmt: skip
     begin = tl.load(first + tl.program_id(0))
     end = tl.load(first + tl.program_id(0) + 1)
@@ -138,15 +173,9 @@ def _forward(
         m = tl.load(order + slot, mask=real, other=0)
         image = tl.load(row + tl.load(order + begin))
         k = tl.load(name + m, mask=real, other=0)
-        queries = ()
-        for c in tl.static_range(CHUNKS):
-            query = channel_rows(classes, k, real, c, D, DC) * sharpness
-            if std is not None:
-                query *= channel_row(std, c, D, DC)
-            queries = queries + (query.to(COMPUTE),)
         sums, log_total = attend(
-            tokens, scale, image, queries, image_stride, patch_stride, scale_stride, scores, m, real,
-            N, D, BM, BN, DC, CHUNKS, COMPUTE, PRECISION, TMA, True,
+            tokens, scale, std, classes, image, k, m, real, scores, image_stride, patch_stride, scale_stride, sharpness,
+            N, D, BM, BN, DC, CHUNKS, COMPUTE, TMA, LEAN,
         )  # fmt: skip
         tl.store(lse + m, log_total, mask=real)
         for c in tl.static_range(CHUNKS):
@@ -161,7 +190,7 @@ def _backward(
     tokens, scale, mean, std, row, order, first, pooled, scores, lse, upstream, gradient,
     image_stride, patch_stride, scale_stride, inverse_temperature,
     N: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, DC: tl.constexpr, CHUNKS: tl.constexpr,
-    COMPUTE: tl.constexpr, PRECISION: tl.constexpr, TMA: tl.constexpr,
+    COMPUTE: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
     begin = tl.load(first + tl.program_id(0))
     end = tl.load(first + tl.program_id(0) + 1)
@@ -173,33 +202,27 @@ def _backward(
         log_total = tl.load(lse + m, mask=real, other=0)
         delta = tl.zeros([BM], tl.float32)
         biggest = tl.zeros([BM], tl.float32)
-        wide = ()
+        sums = ()
         for c in tl.static_range(CHUNKS):
-            g = channel_rows(upstream, m, real, c, D, DC)
             x = channel_rows(pooled, m, real, c, D, DC)
             if std is not None:
                 x -= channel_row(mean, c, D, DC)
-            delta += tl.sum(g * x, 1)
-            if std is not None:
-                g *= channel_row(std, c, D, DC)
-            biggest = tl.maximum(biggest, tl.max(tl.abs(g), 1))
-            wide = wide + (g,)
+            delta += tl.sum(channel_rows(upstream, m, real, c, D, DC) * x, 1)
+            biggest = tl.maximum(biggest, tl.max(tl.abs(gradient_chunk(upstream, std, m, real, c, D, DC)), 1))
+            sums = sums + (tl.zeros([BM, DC], tl.float32),)
         # a gradient of 1e-6 would vanish in float16: the loop works on a multiple whose largest channel is 1
         unit = tl.where(biggest > 0, biggest, 1.0)
         delta = delta / unit
         g = ()
         for c in tl.static_range(CHUNKS):
-            g = g + ((wide[c] / unit[:, None]).to(COMPUTE),)
-        sums = ()
-        for _ in tl.static_range(CHUNKS):
-            sums = sums + (tl.zeros([BM, DC], tl.float32),)
+            g = g + ((gradient_chunk(upstream, std, m, real, c, D, DC) / unit[:, None]).to(COMPUTE),)
         for start in tl.range(0, N, BN):
             d = tl.zeros([BM, BN], tl.float32)
             tiles = ()
             for c in tl.static_range(CHUNKS):
                 tile = patch_tile(tokens, image, start, c, image_stride, patch_stride, N, D, BN, DC, TMA).to(COMPUTE)
                 tiles = tiles + (tile,)
-                d = tl.dot(g[c], tl.trans(tile), d, input_precision=PRECISION)
+                d = tl.dot(g[c], tl.trans(tile), d, input_precision="ieee")
             n = start + tl.arange(0, BN)[None, :]
             score = tl.load(scores + m[:, None] * N + n, mask=real[:, None] & (n < N), other=-1e30)
             attention = tl.exp2(score - log_total[:, None])
@@ -210,7 +233,7 @@ def _backward(
                 e = attention * (d - delta[:, None])
             grown = ()
             for c in tl.static_range(CHUNKS):
-                grown = grown + (tl.dot(e.to(COMPUTE), tiles[c], sums[c], input_precision=PRECISION),)
+                grown = grown + (tl.dot(e.to(COMPUTE), tiles[c], sums[c], input_precision="ieee"),)
             sums = grown
         for c in tl.static_range(CHUNKS):
             grad = sums[c] * (unit * inverse_temperature)[:, None]
@@ -278,13 +301,13 @@ def stored(patches, tile, tma):
     return (tokens, scale, mean, std), (*strides, 0 if scale is None else scale.stride(0)), tma
 
 
-def defaults(arch, storage, D):
-    """Launch options where nothing was measured."""
-    wide = storage.itemsize * D > 1536
-    if arch in (80, 86):  # no descriptors; sm_86 has 99 KiB of shared memory
-        return dict(BN=16 if arch == 86 and wide else 32, TMA=False, num_warps=8, num_stages=2 if wide else 3)
+def defaults(op, arch, storage, D):
+    """Launch options where nothing was measured: what neither spills nor exceeds the shared memory."""
     if storage == torch.float32:
-        return dict(BN=16, TMA=False, num_warps=8, num_stages=2)
+        return dict(BN=16, TMA=False, num_warps=8, num_stages=1 if arch < 90 and op != "pool_backward" else 2)
+    if arch in (80, 86):  # no descriptors, and sm_86 has 99 KiB of shared memory
+        wide = storage.itemsize * D > 1024
+        return dict(BN=16 if arch == 86 and wide else 32, TMA=False, num_warps=8, num_stages=2 if wide else 3)
     return dict(BN=32, TMA=True, num_warps=8, num_stages=3)
 
 
@@ -300,9 +323,8 @@ def launch_options(op, device, storage, N, D):
         DC=DC,
         CHUNKS=count,
         COMPUTE=tl.float16 if half else tl.float32,
-        PRECISION="ieee" if half or interpreted else "tf32x3",
     )
-    return {**options(op, arch, D, N, storage, defaults(arch, storage, D)), **fixed}
+    return {**options(op, arch, D, N, storage, defaults(op, arch, storage, D)), **fixed}
 
 
 class _ConceptPool(torch.autograd.Function):
@@ -320,7 +342,7 @@ class _ConceptPool(torch.autograd.Function):
             held, strides, launch["TMA"] = stored(patches, (launch["BN"], launch["DC"]), launch["TMA"])
             _forward[(M,)](
                 *held, classes.contiguous(), name, row, order, first, pooled, scores, lse,
-                *strides, math.log2(math.e) / temperature, N, D, **launch,
+                *strides, math.log2(math.e) / temperature, N, D, LEAN=tokens.dtype == torch.float32, **launch,
             )  # fmt: skip
         ctx.save_for_backward(tokens, scale, mean, std, row, name, order, first, pooled, scores, lse)
         ctx.sizes, ctx.dtype, ctx.temperature, ctx.forced = (len(classes), N, D), classes.dtype, temperature, forced
@@ -348,23 +370,15 @@ def concept_pool(classes, patches, row, name, temperature, *, group=MENTIONS, **
     `group` (mentions of one program, at most 16) and further launch options (BN=, TMA=, num_warps=, ...) are for tests
     and tuning.
     """
-    check(classes, patches, "concept_pool")
+    if not fits(patches, classes.device):
+        return chunked.concept_pool(classes, patches, row, name, temperature)
     return _ConceptPool.apply(classes, *patches, row, name, temperature, group, forced)
 
 
-def check(classes, patches, op):
-    """Refuse what these kernels cannot hold; all else is checked before the ops are dispatched."""
-    if patches.tokens.dtype not in STORAGES:
-        raise ValueError(
-            f"{op}: patches.tokens has dtype {patches.tokens.dtype}; expected int8, float16 or float32 on a GPU"
-        )
-    if (patches.tokens.dtype == torch.int8) != (patches.scale is not None):
-        raise ValueError(
-            f"{op}: patches.tokens has dtype {patches.tokens.dtype} with scale "
-            f"{'left out' if patches.scale is None else 'given'}; expected a scale with int8 and with nothing else"
-        )
-    if classes.dtype == torch.float64:
-        raise ValueError(f"{op}: classes has dtype torch.float64; expected float32 or a half precision on a GPU")
+def fits(patches, device):
+    """Whether the kernels hold this storage; else the chunked form serves it."""
+    wide = patches.tokens.dtype == torch.float32 and patches.tokens.shape[2] > 512
+    return patches.tokens.dtype in STORAGES and not (wide and arch_of(device) == 86)
 
 
 # registers of a thread, shared bytes of a program
@@ -382,7 +396,7 @@ def aot_cases():
 
 def pool_case(op, kernel, storage, N, D, arch, budgets, **more):
     """AotCase of a kernel that reads patches."""
-    launch = options(op, arch, D, N, storage, defaults(arch, storage, D))
+    launch = options(op, arch, D, N, storage, defaults(op, arch, storage, D))
     half = storage.itemsize <= 2
     DC, count = chunks(D)
     types = dict.fromkeys(("image_stride", "patch_stride", "scale_stride"), "i64")
@@ -392,7 +406,7 @@ def pool_case(op, kernel, storage, N, D, arch, budgets, **more):
     if launch["TMA"]:
         types["tokens"] = f"tensordesc<{short(storage)}[1,{launch['BN']},{DC}]>"
     constants = dict(N=N, D=D, BM=MENTIONS, BN=launch["BN"], DC=DC, CHUNKS=count, TMA=launch["TMA"], **more)
-    constants |= dict(COMPUTE=tl.float16 if half else tl.float32, PRECISION="ieee" if half else "tf32x3")
+    constants |= dict(COMPUTE=tl.float16 if half else tl.float32, LEAN=not half)
     if storage != torch.int8:
         constants |= dict(scale=None, mean=None, std=None)
     name = f"{op}-{short(storage)}-N{N}-D{D}"
