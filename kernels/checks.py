@@ -44,7 +44,9 @@ def rows(op, argument, tensor, limit, of):
     if tensor.numel() and values_seen(tensor):
         low, high = (int(value) for value in tensor.aminmax())
         if low < 0 or high >= limit:
-            raise ValueError(f"{op}: {argument} holds {low if low < 0 else high}; expected 0 to {limit - 1}, rows of {of}")
+            raise ValueError(
+                f"{op}: {argument} holds {low if low < 0 else high}; expected 0 to {limit - 1}, rows of {of}"
+            )
 
 
 def frozen(op, argument, tensor):
@@ -71,7 +73,9 @@ def class_vectors(units, token, offset, name, names, all_sum=None):
         if offset[0] != 0 or (offset.diff() < 0).any():
             raise ValueError(f"{op}: offset is not ascending from 0")
         if offset[-1] > len(token):
-            raise ValueError(f"{op}: offset ends at {int(offset[-1])}; expected at most {len(token)}, the length of token")
+            raise ValueError(
+                f"{op}: offset ends at {int(offset[-1])}; expected at most {len(token)}, the length of token"
+            )
 
 
 def stored(op, patches, D):

@@ -132,9 +132,7 @@ def concept_loss(pooled, classes, present, name, weight, scale, target="label", 
     return (losses * weight.to(pooled.dtype)).sum() / total
 
 
-def local_loss(
-    classes, patches, row, name, present, weight, *, temperature, scale, target="label", all_sum=identity
-):
+def local_loss(classes, patches, row, name, present, weight, *, temperature, scale, target="label", all_sum=identity):
     """Share of the local loss: concept_loss of what concept_pool gathers; arguments as in those two."""
     pooled = concept_pool(classes, patches, row, name, temperature)
     return concept_loss(pooled, classes, present, name, weight, scale, target, all_sum)
