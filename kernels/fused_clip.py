@@ -1,4 +1,4 @@
-"""The symmetric contrastive loss over frozen images, in Triton: no [B, B] matrix, and each rank sees its own texts only.
+"""The symmetric contrastive loss over frozen images, in Triton: no [B, B] matrix, and a rank sees its own texts only.
 
 With logits S_ij = scale <image_i, text_j>, sums over j != own text of i, and sums over i != own image of j,
 
@@ -64,7 +64,7 @@ def grouped(program, tiles_m, tiles_n, GROUP: tl.constexpr):
 
 @triton.jit(do_not_specialize=["first"])
 def _forward(
-    images, texts, scale, same, row, column, matched, first, B, b,
+    images, texts, scale, same, row_top, row_sum, column_top, column_sum, matched, first, B, b,
     D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, GROUP: tl.constexpr,
     COMPUTE: tl.constexpr, PRECISION: tl.constexpr, LOW: tl.constexpr,
 ):  # fmt: skip
@@ -82,22 +82,25 @@ def _forward(
         others &= image_i[:, None] != image_j[None, :]
     logit = tl.where(others, logit, LOW)
     top = tl.max(logit, 1)
-    sums = tl.log(tl.sum(tl.exp(logit - top[:, None]), 1)) + top
-    tl.store(row + tile_n.to(tl.int64) * B + i, sums, mask=i < B)
+    place = tile_n.to(tl.int64) * B + i
+    tl.store(row_top + place, top, mask=i < B)
+    tl.store(row_sum + place, tl.sum(tl.exp(logit - top[:, None]), 1), mask=i < B)
     top = tl.max(logit, 0)
-    sums = tl.log(tl.sum(tl.exp(logit - top[None, :]), 0)) + top
-    tl.store(column + tile_m.to(tl.int64) * b + j, sums, mask=j < b)
+    place = tile_m.to(tl.int64) * b + j
+    tl.store(column_top + place, top, mask=j < b)
+    tl.store(column_sum + place, tl.sum(tl.exp(logit - top[None, :]), 0), mask=j < b)
 
 
 @triton.jit(do_not_specialize=["first", "start", "stop"])
 def _backward(
-    images, texts, scale, same, row, column, g_pair, gradient, g_logit, stride, first, start, stop, B, b,
+    images, texts, scale, same, row_top, column_top, g_row, g_column, g_pair, gradient, g_logit, stride,
+    first, start, stop, B, b,
     D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, GROUP: tl.constexpr,
     COMPUTE: tl.constexpr, PRECISION: tl.constexpr, LOW: tl.constexpr,
 ):  # fmt: skip
-    """G of the texts start..stop: [stop - start, B] in rows of `stride`, and per tile the sum of G S without the pairs.
+    """G of the texts start..stop, [stop - start, B] in rows of `stride`, and per tile the sum of G S without the pairs.
 
-    row and column bring the logarithms of their gradients: G = exp(S - row) + exp(S - column).
+    Without g_row and g_column, the tops bring the logarithms of these: registers are short in the large tiles.
     """
     tile_m, tile_n = grouped(tl.program_id(0), tl.cdiv(stop - start, BM), tl.cdiv(B, BN), GROUP)
     t = tile_m * BM + tl.arange(0, BM)
@@ -113,8 +116,13 @@ def _backward(
         image_j = tl.load(same + own, mask=there, other=-2)
         others &= image_i[None, :] != image_j[:, None]
     logit = tl.where(others, logit, LOW)
-    value = tl.exp(logit - tl.load(row + i, mask=i < B, other=0.0)[None, :])
-    value += tl.exp(logit - tl.load(column + j, mask=there, other=0.0)[:, None])
+    by_image = tl.exp(logit - tl.load(row_top + i, mask=i < B, other=0.0)[None, :])
+    by_text = tl.exp(logit - tl.load(column_top + j, mask=there, other=0.0)[:, None])
+    if g_row is None:
+        value = by_image + by_text
+    else:
+        value = by_image * tl.load(g_row + i, mask=i < B, other=0.0)[None, :]
+        value += by_text * tl.load(g_column + j, mask=there, other=0.0)[:, None]
     tl.store(g_logit + tl.program_id(0), tl.sum(value * logit))
     value = tl.where(pair, tl.load(g_pair + j, mask=there, other=0.0)[:, None], value)
     place = t.to(tl.int64)[:, None] * stride + i[None, :]
@@ -163,40 +171,45 @@ def launch_options(op, device, D, size, dtype):
 
 
 class _Sums(torch.autograd.Function):
-    """(row [B], column [b], matched [b]) of this rank's texts."""
+    """(row_top [B], row_sum [B], column_top [b], column_sum [b], matched [b]) of this rank's texts.
+
+    A sum is that of exp(S - top).  The top is a number, without a gradient.
+    """
 
     @staticmethod
     def forward(ctx, images, texts, scale, first, same, chunk, forced):
         (B, D), b, device = images.shape, len(texts), images.device
         launch = {**launch_options("clip_forward", device, D, B, texts.dtype), **forced}
         rows, columns = triton.cdiv(B, launch["BM"]), triton.cdiv(b, launch["BN"])
-        row = torch.empty(columns, B, dtype=torch.float32, device=device)
-        column = torch.empty(rows, b, dtype=torch.float32, device=device)
+        row_tops, row_sums = torch.empty(2, columns, B, dtype=torch.float32, device=device)
+        column_tops, column_sums = torch.empty(2, rows, b, dtype=torch.float32, device=device)
         matched = torch.empty(b, dtype=torch.float32, device=device)
-        if b:
-            _forward[(rows * columns,)](
-                images, texts, scale, same, row, column, matched, first, B, b, LOW=LOW, **launch
-            )
-            row, column = row.logsumexp(0), column.logsumexp(0)
-        else:
-            row, column = row.new_full((B,), LOW), row.new_empty(0)
-        ctx.save_for_backward(images, texts, scale, same, row, column, matched)
+        _forward[(rows * columns,)](
+            images, texts, scale, same, row_tops, row_sums, column_tops, column_sums, matched, first, B, b, LOW=LOW,
+            **launch,
+        )  # fmt: skip
+        row_top, row_sum = joined(row_tops, row_sums)
+        column_top, column_sum = joined(column_tops, column_sums)
+        ctx.save_for_backward(images, texts, scale, same, row_top, column_top, matched)
         ctx.first, ctx.chunk, ctx.forced = first, chunk, forced
-        return row, column, matched
+        ctx.mark_non_differentiable(row_top, column_top)
+        return row_top, row_sum, column_top, column_sum, matched
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, g_row, g_column, g_matched):
-        images, texts, scale, same, row, column, matched = ctx.saved_tensors
+    def backward(ctx, _row, g_row, _column, g_column, g_matched):
+        images, texts, scale, same, row_top, column_top, matched = ctx.saved_tensors
         (B, D), b, device = images.shape, len(texts), images.device
-        if b == 0:
-            return None, torch.zeros_like(texts), torch.zeros_like(scale), None, None, None, None
         launch = {**launch_options("clip_backward", device, D, B, texts.dtype), **ctx.forced}
         stride = triton.cdiv(B, 16) * 16
         chunk = ctx.chunk or max(launch["BM"], min(2048, CHUNK_BYTES // (stride * texts.itemsize)))
-        # the sums' gradients have one sign, the pairs' the other; the kernel wants them in its exponents
-        gain = gain_of(g_row, g_column, g_matched) * torch.where(g_matched.sum() > 0, -1.0, 1.0)
-        row, column = row - (g_row * gain).clamp_min(0).log(), column - (g_column * gain).clamp_min(0).log()
+        gain = gain_of(g_row, g_column, g_matched)
+        if texts.dtype.itemsize == 2:  # the sums' gradients have one sign, the pairs' the other
+            gain = torch.where(g_matched.sum() > 0, -gain, gain)
+            row_top, column_top = folded(row_top, g_row * gain), folded(column_top, g_column * gain)
+            g_row = g_column = None
+        else:
+            g_row, g_column = g_row * gain, g_column * gain
         g_pair = g_matched * gain
         tile = torch.empty(min(chunk, b), stride, dtype=texts.dtype, device=device)
         g_texts, g_logits = torch.empty_like(texts), [g_pair * matched]
@@ -205,12 +218,23 @@ class _Sums(torch.autograd.Function):
             programs = triton.cdiv(stop - start, launch["BM"]) * triton.cdiv(B, launch["BN"])
             g_logits.append(torch.empty(programs, dtype=torch.float32, device=device))
             _backward[(programs,)](
-                images, texts, scale, same, row, column, g_pair, tile, g_logits[-1], stride, ctx.first, start, stop,
-                B, b, LOW=LOW, **launch,
+                images, texts, scale, same, row_top, column_top, g_row, g_column, g_pair, tile, g_logits[-1], stride,
+                ctx.first, start, stop, B, b, LOW=LOW, **launch,
             )  # fmt: skip
             g_texts[start:stop] = precise(tile[: stop - start, :B], images) * (scale / gain)
-        g_scale = (torch.cat(g_logits).sum() / (gain * scale)).reshape(scale.shape)
+        g_scale = (torch.cat(g_logits).sum(dtype=torch.float64) / (gain * scale)).reshape(scale.shape).float()
         return None, g_texts, g_scale, None, None, None, None
+
+
+def joined(tops, sums):
+    """Sums of exp(S - top) of many tiles, [tiles, *], as one."""
+    top = tops.amax(0)
+    return top, (sums * (tops - top).exp_()).sum(0)
+
+
+def folded(top, gradient):
+    """t so that exp(S - t) = gradient exp(S - top)."""
+    return top - gradient.clamp_min(0).log()
 
 
 def clip_loss(images, texts, scale, first=0, all_sum=identity, all_max=identity, same=None, *, chunk=None, **forced):
@@ -218,33 +242,32 @@ def clip_loss(images, texts, scale, first=0, all_sum=identity, all_max=identity,
 
     `chunk` (texts of one backward tile) and launch options (BM=, BN=, num_warps=, ...) are for tests and tuning.
     """
-    if images.requires_grad:
-        raise ValueError("clip_loss: images requires a gradient; expected frozen image vectors: detach() them")
     dtype = compute_dtype(texts)
     scale = scale.float() if torch.is_tensor(scale) else torch.full((), scale, device=texts.device)
     images, texts = images.to(dtype).contiguous(), texts.to(dtype).contiguous()
     if same is not None:  # any 64-bit numbers, as numbers below B: where each stands first in their sorted list
         same = torch.searchsorted(same.sort().values, same).int()
-    row, column, matched = _Sums.apply(images, texts, scale, first, same, chunk, forced)
-    top = all_max(row.detach())
-    row = (top + all_sum((row - top).exp()).log())[first : first + len(texts)]
-    return (F.softplus(row - matched) + F.softplus(column - matched)).sum() / (2 * len(images))
-
-
-# (registers of a thread, shared bytes of a program) by op, dtype and architecture
-BUDGETS = {}
+    own_top, row_sum, column_top, column_sum, matched = _Sums.apply(images, texts, scale, first, same, chunk, forced)
+    top = all_max(own_top)
+    own = slice(first, first + len(texts))
+    row_sum = all_sum(row_sum * (own_top - top).exp())[own]
+    by_image = F.softplus(row_sum.log() + (top[own] - matched))
+    by_text = F.softplus(column_sum.log() + (column_top - matched))
+    return ((by_image + by_text).sum(dtype=torch.float64) / (2 * len(images))).float()
 
 
 def aot_cases():
     """The kernels of this file as configs.AotCase."""
     for dtype in (torch.bfloat16, torch.float16, torch.float32):
-        for D in (128, 768, 1000):
-            for same in ("alone", "same"):
-                for op, kernel in (("forward", _forward), ("backward", _backward)):
-                    yield product_case(f"clip_{op}-{same}", kernel, dtype, D, {} if same == "same" else {"same": None}, BUDGETS)
+        for D in (768, 1000):
+            for same, constants in (("alone", {"same": None}), ("same", {})):
+                yield product_case(f"clip_forward-{same}", _forward, dtype, D, constants)
+                if dtype.itemsize == 2:
+                    constants = constants | {"g_row": None, "g_column": None}
+                yield product_case(f"clip_backward-{same}", _backward, dtype, D, constants)
 
 
-def product_case(op, kernel, dtype, D, constants, budgets):
+def product_case(op, kernel, dtype, D, constants):
     """AotCase of a kernel made of `dots`: every pointer float32, int64 or of the operands' dtype, by its name."""
     half = dtype.itemsize == 2
     launch = defaults(dtype)
@@ -261,7 +284,7 @@ def product_case(op, kernel, dtype, D, constants, budgets):
         {k: v for k, v in constants.items() if k in kernel.arg_names},
         dict(num_warps=launch["num_warps"], num_stages=launch["num_stages"]),
         {
-            arch: Budget(*budgets.get((op, short(dtype), arch), (255, SHARED[arch])), (product,))
+            arch: Budget(255, SHARED[arch], (product,))
             for arch, product in ((80, "HMMA"), (90, "HGMMA"), (100, "UTCHMMA"))
         },
     )
