@@ -2,7 +2,7 @@
 
 With a stored patch v_n = mean + std sigma_n q_n (float storage: v_n = q_n), class vector w and temperature t,
 
-    s_n = sigma_n <std w, q_n> / t        a_n = softmax_n(s_n)        x = mean + std sum_n a_n sigma_n q_n
+    s_n = sigma_n <std w, q_n>        a_n = softmax_n(s_n / t)        x = mean + std sum_n a_n sigma_n q_n
 
 (<w, mean> is the same for all patches of an image, so the softmax does not see it), and with the gradient g of x
 
@@ -27,7 +27,7 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from fastzss.kernels import chunked
-from fastzss.kernels.configs import AotCase, Budget, arch_of, chunks, options, short
+from fastzss.kernels.configs import SHARED, AotCase, Budget, arch_of, chunks, options, short
 
 MENTIONS = 16  # of one program: the smallest side of a tensor-core product
 STORAGES = (torch.int8, torch.float16, torch.float32)
@@ -80,11 +80,9 @@ def patch_scales(scale, image, start, scale_stride, N: tl.constexpr, BN: tl.cons
 
 
 @triton.jit
-def query_chunk(
-    classes, std, k, real, sharpness, c: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, COMPUTE: tl.constexpr
-):
-    """[BM, DC]: chunk c of class vectors k, times std / t and the change of base."""
-    query = channel_rows(classes, k, real, c, D, DC) * sharpness
+def query_chunk(classes, std, k, real, c: tl.constexpr, D: tl.constexpr, DC: tl.constexpr, COMPUTE: tl.constexpr):
+    """[BM, DC]: chunk c of class vectors k, times std."""
+    query = channel_rows(classes, k, real, c, D, DC)
     if std is not None:
         query *= channel_row(std, c, D, DC)
     return query.to(COMPUTE)
@@ -100,12 +98,22 @@ def gradient_chunk(upstream, std, m, real, c: tl.constexpr, D: tl.constexpr, DC:
 
 
 @triton.jit
+def power_of_two(x):
+    """The largest one that is at most x, so that dividing by it rounds nothing; 1 where there is none."""
+    power = (x.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
+    return tl.where(power > 0, power, 1.0)
+
+
+@triton.jit
 def attend(
     tokens, scale, std, classes, image, k, m, real, scores, image_stride, patch_stride, scale_stride, sharpness,
     N: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, DC: tl.constexpr, CHUNKS: tl.constexpr,
     COMPUTE: tl.constexpr, TMA: tl.constexpr, LEAN: tl.constexpr,
 ):  # fmt: skip
-    """(sums, lse): sum_n a_n sigma_n q_n in chunks [BM, DC], and the base-2 logarithm of the softmax's denominator.
+    """(sums, top, total): sum_n a_n sigma_n q_n in chunks [BM, DC], largest score, sum of exp((score - top) / t).
+
+    `sharpness` is log2(e) / t.  It multiplies differences only, and the two numbers are never joined to one logarithm:
+    the rounding of large numbers would be a relative error of the softmax.
 
     LEAN reads queries and tiles again where they are used, because in float32 the registers cannot hold them.
     """
@@ -113,7 +121,7 @@ def attend(
     sums = ()
     for c in tl.static_range(CHUNKS):
         if not LEAN:
-            queries = queries + (query_chunk(classes, std, k, real, sharpness, c, D, DC, COMPUTE),)
+            queries = queries + (query_chunk(classes, std, k, real, c, D, DC, COMPUTE),)
         sums = sums + (tl.zeros([BM, DC], tl.float32),)
     top = tl.full([BM], -1e30, tl.float32)
     total = tl.zeros([BM], tl.float32)
@@ -123,7 +131,7 @@ def attend(
         for c in tl.static_range(CHUNKS):
             tile = patch_tile(tokens, image, start, c, image_stride, patch_stride, N, D, BN, DC, TMA).to(COMPUTE)
             if LEAN:
-                query = query_chunk(classes, std, k, real, sharpness, c, D, DC, COMPUTE)
+                query = query_chunk(classes, std, k, real, c, D, DC, COMPUTE)
             else:
                 query = queries[c]
                 tiles = tiles + (tile,)
@@ -137,9 +145,9 @@ def attend(
         if scores is not None:
             tl.store(scores + m[:, None] * N + n, score, mask=real[:, None] & (n < N))
         higher = tl.maximum(top, tl.max(score, 1))
-        shrink = tl.exp2(top - higher)
+        shrink = tl.exp2((top - higher) * sharpness)
         top = higher
-        weight = tl.exp2(score - top[:, None])
+        weight = tl.exp2((score - top[:, None]) * sharpness)
         total = total * shrink + tl.sum(weight, 1)
         if scale is not None:
             weight *= sigma
@@ -155,12 +163,12 @@ def attend(
     pooled = ()
     for c in tl.static_range(CHUNKS):
         pooled = pooled + (sums[c] / total[:, None],)
-    return pooled, top + tl.log2(total)
+    return pooled, top, total
 
 
 @triton.jit
 def _forward(
-    tokens, scale, mean, std, classes, name, row, order, first, pooled, scores, lse,
+    tokens, scale, mean, std, classes, name, row, order, first, pooled, scores, tops, totals,
     image_stride, patch_stride, scale_stride, sharpness,
     N: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, DC: tl.constexpr, CHUNKS: tl.constexpr,
     COMPUTE: tl.constexpr, TMA: tl.constexpr, LEAN: tl.constexpr,
@@ -173,11 +181,12 @@ def _forward(
         m = tl.load(order + slot, mask=real, other=0)
         image = tl.load(row + tl.load(order + begin))
         k = tl.load(name + m, mask=real, other=0)
-        sums, log_total = attend(
+        sums, top, total = attend(
             tokens, scale, std, classes, image, k, m, real, scores, image_stride, patch_stride, scale_stride, sharpness,
             N, D, BM, BN, DC, CHUNKS, COMPUTE, TMA, LEAN,
         )  # fmt: skip
-        tl.store(lse + m, log_total, mask=real)
+        tl.store(tops + m, top, mask=real)
+        tl.store(totals + m, total, mask=real)
         for c in tl.static_range(CHUNKS):
             x = sums[c]
             if std is not None:
@@ -187,8 +196,8 @@ def _forward(
 
 @triton.jit
 def _backward(
-    tokens, scale, mean, std, row, order, first, pooled, scores, lse, upstream, gradient,
-    image_stride, patch_stride, scale_stride, inverse_temperature,
+    tokens, scale, mean, std, row, order, first, pooled, scores, tops, totals, upstream, gradient,
+    image_stride, patch_stride, scale_stride, sharpness, inverse_temperature,
     N: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, DC: tl.constexpr, CHUNKS: tl.constexpr,
     COMPUTE: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
@@ -199,7 +208,8 @@ def _backward(
         real = slot < end
         m = tl.load(order + slot, mask=real, other=0)
         image = tl.load(row + tl.load(order + begin))
-        log_total = tl.load(lse + m, mask=real, other=0)
+        top = tl.load(tops + m, mask=real, other=0)
+        total = tl.load(totals + m, mask=real, other=1)
         delta = tl.zeros([BM], tl.float32)
         biggest = tl.zeros([BM], tl.float32)
         sums = ()
@@ -210,12 +220,13 @@ def _backward(
             delta += tl.sum(channel_rows(upstream, m, real, c, D, DC) * x, 1)
             biggest = tl.maximum(biggest, tl.max(tl.abs(gradient_chunk(upstream, std, m, real, c, D, DC)), 1))
             sums = sums + (tl.zeros([BM, DC], tl.float32),)
-        # a gradient of 1e-6 would vanish in float16: the loop works on a multiple whose largest channel is 1
-        unit = tl.where(biggest > 0, biggest, 1.0)
+        # a gradient of 1e-6 would vanish in float16: the loop works on a multiple whose largest channel is near 1
+        unit = power_of_two(biggest)
         delta = delta / unit
         g = ()
         for c in tl.static_range(CHUNKS):
             g = g + ((gradient_chunk(upstream, std, m, real, c, D, DC) / unit[:, None]).to(COMPUTE),)
+        slack = tl.zeros([BM], tl.float32)
         for start in tl.range(0, N, BN):
             d = tl.zeros([BM, BN], tl.float32)
             tiles = ()
@@ -225,20 +236,27 @@ def _backward(
                 d = tl.dot(g[c], tl.trans(tile), d, input_precision="ieee")
             n = start + tl.arange(0, BN)[None, :]
             score = tl.load(scores + m[:, None] * N + n, mask=real[:, None] & (n < N), other=-1e30)
-            attention = tl.exp2(score - log_total[:, None])
+            attention = tl.exp2((score - top[:, None]) * sharpness)  # times total
             if scale is not None:
                 sigma = patch_scales(scale, image, start, scale_stride, N, BN)
-                e = attention * (d * sigma - delta[:, None]) * sigma
+                e = attention * (d * sigma - delta[:, None])
+                slack += tl.sum(e, 1)
+                e = (e * sigma).to(COMPUTE)
             else:
-                e = attention * (d - delta[:, None])
+                e = (attention * (d - delta[:, None])).to(COMPUTE)
+                slack += tl.sum(e.to(tl.float32), 1)
             grown = ()
             for c in tl.static_range(CHUNKS):
-                grown = grown + (tl.dot(e.to(COMPUTE), tiles[c], sums[c], input_precision="ieee"),)
+                grown = grown + (tl.dot(e, tiles[c], sums[c], input_precision="ieee"),)
             sums = grown
         for c in tl.static_range(CHUNKS):
-            grad = sums[c] * (unit * inverse_temperature)[:, None]
+            # the e_n sum to zero; what rounding left of their sum pulls towards x, and is taken back
+            grad = sums[c]
+            x = channel_rows(pooled, m, real, c, D, DC)
             if std is not None:
                 grad *= channel_row(std, c, D, DC)
+                x -= channel_row(mean, c, D, DC)
+            grad = (grad - slack[:, None] * x) * (unit / total * inverse_temperature)[:, None]
             store_rows(gradient, m, real, c, D, DC, grad)
 
 
@@ -303,12 +321,26 @@ def stored(patches, tile, tma):
 
 def defaults(op, arch, storage, D):
     """Launch options where nothing was measured: what neither spills nor exceeds the shared memory."""
+    DC, count = chunks(D)
+    row, queries = storage.itemsize * DC * count, MENTIONS * 2 * DC * count  # bytes
     if storage == torch.float32:
-        return dict(BN=16, TMA=False, num_warps=8, num_stages=1 if arch < 90 and op != "pool_backward" else 2)
-    if arch in (80, 86):  # no descriptors, and sm_86 has 99 KiB of shared memory
-        wide = storage.itemsize * D > 1024
-        return dict(BN=16 if arch == 86 and wide else 32, TMA=False, num_warps=8, num_stages=2 if wide else 3)
-    return dict(BN=32, TMA=True, num_warps=8, num_stages=3)
+        BN, stages = 16, 1 if arch in (80, 86) and op != "pool_backward" else 2
+    else:
+        sizes = [(32, 3), (32, 2), (16, 3), (16, 2), (16, 1)]
+        if D > 768 and (op == "step" or storage == torch.int8):  # for want of registers
+            sizes = sizes[2:]
+        limit = SHARED.get(arch, SHARED[90])
+        BN, stages = next((s for s in sizes if s[0] * s[1] * row + queries <= limit), sizes[-1])
+    # descriptors from sm_90 on; the interpreter has them too
+    tma = arch not in (80, 86) and storage != torch.float32 and DC <= 256
+    launch = dict(BN=BN, TMA=tma, num_warps=8, num_stages=stages)
+    if op == "step":
+        launch["BK"] = 32 if storage != torch.float32 and D <= 768 else 16
+        if D <= 384:  # left alone, the assembler aims at more programs at a time, and spills a little
+            launch["maxnreg"] = 168
+    elif storage == torch.float32 and D <= 384:
+        launch["num_warps"] = 4
+    return launch
 
 
 def launch_options(op, device, storage, N, D):
@@ -332,34 +364,34 @@ class _ConceptPool(torch.autograd.Function):
     def forward(ctx, classes, tokens, scale, mean, std, row, name, temperature, group, forced):
         patches = (tokens, scale, mean, std)
         (M, (_, N, D)), device = (len(row), tokens.shape), classes.device
-        name, row = name.long(), row.long()
+        name, row = name.long().contiguous(), row.long().contiguous()
         order, first = groups(row, group)
         pooled = torch.empty(M, D, dtype=torch.float32, device=device)
         scores = torch.empty(M, N, dtype=torch.float32, device=device)
-        lse = torch.empty(M, dtype=torch.float32, device=device)
+        tops, totals = torch.empty(2, M, dtype=torch.float32, device=device)
         if M:
             launch = {**launch_options("pool_forward", device, tokens.dtype, N, D), **forced}
             held, strides, launch["TMA"] = stored(patches, (launch["BN"], launch["DC"]), launch["TMA"])
             _forward[(M,)](
-                *held, classes.contiguous(), name, row, order, first, pooled, scores, lse,
+                *held, classes.contiguous(), name, row, order, first, pooled, scores, tops, totals,
                 *strides, math.log2(math.e) / temperature, N, D, LEAN=tokens.dtype == torch.float32, **launch,
             )  # fmt: skip
-        ctx.save_for_backward(tokens, scale, mean, std, row, name, order, first, pooled, scores, lse)
+        ctx.save_for_backward(tokens, scale, mean, std, row, name, order, first, pooled, scores, tops, totals)
         ctx.sizes, ctx.dtype, ctx.temperature, ctx.forced = (len(classes), N, D), classes.dtype, temperature, forced
         return pooled.to(classes.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream):
-        *patches, row, name, order, first, pooled, scores, lse = ctx.saved_tensors
+        *patches, row, name, order, first, pooled, scores, tops, totals = ctx.saved_tensors
         (K, N, D), M = ctx.sizes, len(row)
         gradient = torch.empty(M, D, dtype=torch.float32, device=upstream.device)
         if M:
             launch = {**launch_options("pool_backward", upstream.device, patches[0].dtype, N, D), **ctx.forced}
             held, strides, launch["TMA"] = stored(patches, (launch["BN"], launch["DC"]), launch["TMA"])
             _backward[(M,)](
-                *held, row, order, first, pooled, scores, lse, upstream.contiguous(), gradient,
-                *strides, 1 / ctx.temperature, N, D, **launch,
+                *held, row, order, first, pooled, scores, tops, totals, upstream.contiguous(), gradient,
+                *strides, math.log2(math.e) / ctx.temperature, 1 / ctx.temperature, N, D, **launch,
             )  # fmt: skip
         return sum_by_class(gradient, name, K).to(ctx.dtype), *[None] * 9
 
@@ -377,8 +409,10 @@ def concept_pool(classes, patches, row, name, temperature, *, group=MENTIONS, **
 
 def fits(patches, device):
     """Whether the kernels hold this storage; else the chunked form serves it."""
-    wide = patches.tokens.dtype == torch.float32 and patches.tokens.shape[2] > 512
-    return patches.tokens.dtype in STORAGES and not (wide and arch_of(device) == 86)
+    D, small = patches.tokens.shape[2], arch_of(device) == 86
+    if patches.tokens.dtype == torch.float32:
+        return D <= (512 if small else 1024)
+    return patches.tokens.dtype in STORAGES and D <= (1024 if small else 1536)
 
 
 # registers of a thread, shared bytes of a program
@@ -400,12 +434,13 @@ def pool_case(op, kernel, storage, N, D, arch, budgets, **more):
     half = storage.itemsize <= 2
     DC, count = chunks(D)
     types = dict.fromkeys(("image_stride", "patch_stride", "scale_stride"), "i64")
-    types |= dict.fromkeys(("name", "row", "order", "first", "target"), "*i64") | {"present": "*i1"}
+    types |= dict.fromkeys(("name", "row", "order", "first", "chosen"), "*i64") | {"present": "*i1", "K": "i32"}
+    types["candidates"] = "*fp16" if half else "*fp32"
     types |= dict.fromkeys(("sharpness", "inverse_temperature", "logit_scale"), "fp32")
     types = dict.fromkeys(kernel.arg_names, "*fp32") | types | {"tokens": f"*{short(storage)}", "scale": "*fp16"}
     if launch["TMA"]:
         types["tokens"] = f"tensordesc<{short(storage)}[1,{launch['BN']},{DC}]>"
-    constants = dict(N=N, D=D, BM=MENTIONS, BN=launch["BN"], DC=DC, CHUNKS=count, TMA=launch["TMA"], **more)
+    constants = dict(N=N, D=D, BM=MENTIONS, DC=DC, CHUNKS=count, **launch, **more)
     constants |= dict(COMPUTE=tl.float16 if half else tl.float32, LEAN=not half)
     if storage != torch.int8:
         constants |= dict(scale=None, mean=None, std=None)
@@ -415,6 +450,6 @@ def pool_case(op, kernel, storage, N, D, arch, budgets, **more):
         kernel,
         {k: t for k, t in types.items() if k in kernel.arg_names},
         {k: v for k, v in constants.items() if k in kernel.arg_names},
-        dict(num_warps=launch["num_warps"], num_stages=launch["num_stages"]),
+        {k: v for k, v in launch.items() if k in ("num_warps", "num_stages", "maxnreg")},
         {arch: budgets.get((op, short(storage), D, arch), Budget(255, 227 * 1024))},
     )

@@ -27,7 +27,6 @@ import triton
 import triton.language as tl
 
 from fastzss.kernels import chunked
-from fastzss.kernels.configs import Budget, options
 from fastzss.kernels.fused_pool import (
     MENTIONS,
     STORAGES,
@@ -41,6 +40,7 @@ from fastzss.kernels.fused_pool import (
     patch_scales,
     patch_tile,
     pool_case,
+    power_of_two,
     query_chunk,
     store_rows,
     stored,
@@ -50,9 +50,32 @@ from fastzss.kernels.reference import identity
 
 
 @triton.jit
+def class_tile(candidates, start, c: tl.constexpr, K, D: tl.constexpr, BK: tl.constexpr, DC: tl.constexpr):
+    """[BK, DC]: chunk c of the class vectors from `start` on."""
+    k = start + tl.arange(0, BK)[:, None]
+    d = c * DC + tl.arange(0, DC)[None, :]
+    return tl.load(candidates + k * D + d, mask=(k < K) & (d < D), other=0)
+
+
+@triton.jit
+def class_logits(
+    candidates, present, u, start, K,
+    D: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, DC: tl.constexpr, CHUNKS: tl.constexpr,
+):  # fmt: skip
+    """[BM, BK] cosines, -1e30 for classes that are no candidates."""
+    z = tl.zeros([BM, BK], tl.float32)
+    for c in tl.static_range(CHUNKS):
+        z = tl.dot(u[c], tl.trans(class_tile(candidates, start, c, K, D, BK, DC)), z, input_precision="ieee")
+    k = start + tl.arange(0, BK)
+    there = tl.load(present + k, mask=k < K, other=0) != 0
+    return tl.where(there[None, :], z, -1e30)
+
+
+@triton.jit
 def _step(
     tokens, scale, mean, std, classes, candidates, present, name, row, order, first,
-    units, logits, lse, best, gradient, image_stride, patch_stride, scale_stride, sharpness, logit_scale, inverse_temperature, K,
+    units, logits, behind, excesses, missed, tops, chosen, gradient,
+    image_stride, patch_stride, scale_stride, sharpness, logit_scale, inverse_temperature, K,
     N: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DC: tl.constexpr,
     CHUNKS: tl.constexpr, COMPUTE: tl.constexpr, TMA: tl.constexpr, LEAN: tl.constexpr, ARGMAX: tl.constexpr,
 ):  # fmt: skip
@@ -66,12 +89,11 @@ def _step(
         own = tl.load(name + m, mask=real, other=0)
 
         # pool and normalise
-        sums, log_total = attend(
+        sums, pool_top, pool_total = attend(
             tokens, scale, std, classes, image, own, m, real, None, image_stride, patch_stride, scale_stride, sharpness,
             N, D, BM, BN, DC, CHUNKS, COMPUTE, TMA, LEAN,
         )  # fmt: skip
         square = tl.zeros([BM], tl.float32)
-        delta = tl.zeros([BM], tl.float32)
         x = ()
         for c in tl.static_range(CHUNKS):
             part = sums[c]
@@ -86,63 +108,69 @@ def _step(
             store_rows(units, m, real, c, D, DC, unit_chunk)
             u = u + (unit_chunk.to(COMPUTE),)
 
-        # classify: the expected class vector under the softmax, in base 2
+        # classify: what the classes other than the target pull to under the softmax
+        target = own
+        if ARGMAX:
+            best = tl.full([BM], -1e30, tl.float32)
+            for start in tl.range(0, K, BK, num_stages=1):
+                z = class_logits(candidates, present, u, start, K, D, BM, BK, DC, CHUNKS)
+                here = tl.max(z, 1)
+                target = tl.where(here > best, (start + tl.argmax(z, 1)).to(tl.int64), target)
+                best = tl.maximum(best, here)
         top = tl.full([BM], -1e30, tl.float32)
-        total = tl.zeros([BM], tl.float32)
+        matched = tl.zeros([BM], tl.float32)
+        others = tl.zeros([BM], tl.float32)
         expected = ()
         for _ in tl.static_range(CHUNKS):
             expected = expected + (tl.zeros([BM, DC], tl.float32),)
-        target = own
         for start in tl.range(0, K, BK, num_stages=1):
             k = start + tl.arange(0, BK)
-            there = tl.load(present + k, mask=k < K, other=0) != 0
-            z = tl.zeros([BM, BK], tl.float32)
-            for c in tl.static_range(CHUNKS):
-                d = c * DC + tl.arange(0, DC)
-                inside = (k[:, None] < K) & (d[None, :] < D)
-                w = tl.load(candidates + k[:, None] * D + d[None, :], mask=inside, other=0)
-                z = tl.dot(u[c], tl.trans(w), z, input_precision="ieee")
-            z = tl.where(there[None, :], z * logit_scale, -1e30)
+            z = class_logits(candidates, present, u, start, K, D, BM, BK, DC, CHUNKS)
             tl.store(logits + m[:, None] * K + k[None, :], z, mask=real[:, None] & (k[None, :] < K))
-            here = tl.max(z, 1)
-            if ARGMAX:
-                target = tl.where(here > top, start + tl.argmax(z, 1), target)
-            higher = tl.maximum(top, here)
-            shrink = tl.exp2(top - higher)
+            higher = tl.maximum(top, tl.max(z, 1))
+            shrink = tl.exp2((top - higher) * logit_scale)
             top = higher
-            p = tl.where(there[None, :], tl.exp2(z - top[:, None]), 0.0)
-            total = total * shrink + tl.sum(p, 1)
+            mine = k[None, :] == target[:, None]
+            matched += tl.sum(tl.where(mine, z, 0.0), 1)
+            # the target stays out of the sums: (1 - p_y) W_y would drown the rest when p_y is nearly 1
+            p = tl.where(mine | (z <= -1e30), 0.0, tl.exp2((z - top[:, None]) * logit_scale))
+            others = others * shrink + tl.sum(p, 1)
             grown = ()
             for c in tl.static_range(CHUNKS):
-                d = c * DC + tl.arange(0, DC)
-                inside = (k[:, None] < K) & (d[None, :] < D)
-                w = tl.load(candidates + k[:, None] * D + d[None, :], mask=inside, other=0)
+                w = class_tile(candidates, start, c, K, D, BK, DC)
                 part = expected[c] * shrink[:, None]
                 grown = grown + (tl.dot(p.to(COMPUTE), w, part, input_precision="ieee"),)
             expected = grown
-        tl.store(lse + m, top + tl.log2(total), mask=real)
-        tl.store(best + m, target.to(tl.int64), mask=real)
+        excess = others + (tl.exp2((matched - top) * logit_scale) - 1)  # others, where the target has the largest logit
+        total = 1 + excess
+        tl.store(behind + m, top - matched, mask=real)
+        tl.store(excesses + m, excess, mask=real)
+        tl.store(missed + m, others / total, mask=real)
+        tl.store(tops + m, top, mask=real)
+        tl.store(chosen + m, target, mask=real)
 
         # gradient of x, of a loss that is log sum exp(z) - z_y over the logit scale
+        tl.debug_barrier()  # the unit vectors written above are read again: the registers cannot hold them
         along = tl.zeros([BM], tl.float32)
-        towards = ()
         for c in tl.static_range(CHUNKS):
-            g = expected[c] / total[:, None] - channel_rows(candidates, target, real, c, D, DC)
-            towards = towards + (g,)
-            along += tl.sum(g * u[c].to(tl.float32), 1)
+            g = (expected[c] - others[:, None] * channel_rows(candidates, target, real, c, D, DC)) / total[:, None]
+            along += tl.sum(g * channel_rows(units, m, real, c, D, DC), 1)
+        delta = tl.zeros([BM], tl.float32)
         biggest = tl.zeros([BM], tl.float32)
         wide = ()
         for c in tl.static_range(CHUNKS):
-            g = (towards[c] - along[:, None] * u[c].to(tl.float32)) / length[:, None]
-            shift = u[c].to(tl.float32) * length[:, None]
+            g = (expected[c] - others[:, None] * channel_rows(candidates, target, real, c, D, DC)) / total[:, None]
+            part = channel_rows(units, m, real, c, D, DC)
+            g = (g - along[:, None] * part) / length[:, None]
+            part *= length[:, None]
             if std is not None:
-                shift -= channel_row(mean, c, D, DC)
-            delta += tl.sum(g * shift, 1)
+                part -= channel_row(mean, c, D, DC)
+            delta += tl.sum(g * part, 1)
             if std is not None:
                 g *= channel_row(std, c, D, DC)
             wide = wide + (g,)
             biggest = tl.maximum(biggest, tl.max(tl.abs(g), 1))
-        unit = tl.where(biggest > 0, biggest, 1.0)
+        unit = power_of_two(biggest)
         delta = delta / unit
         narrow = ()
         for c in tl.static_range(CHUNKS):
@@ -152,42 +180,52 @@ def _step(
         back = ()
         for _ in tl.static_range(CHUNKS):
             back = back + (tl.zeros([BM, DC], tl.float32),)
+        slack = tl.zeros([BM], tl.float32)
         for start in tl.range(0, N, BN):
             score = tl.zeros([BM, BN], tl.float32)
             slope = tl.zeros([BM, BN], tl.float32)
             for c in tl.static_range(CHUNKS):
                 tile = patch_tile(tokens, image, start, c, image_stride, patch_stride, N, D, BN, DC, TMA).to(COMPUTE)
-                query = query_chunk(classes, std, own, real, sharpness, c, D, DC, COMPUTE)
+                query = query_chunk(classes, std, own, real, c, D, DC, COMPUTE)
                 score = tl.dot(query, tl.trans(tile), score, input_precision="ieee")
                 slope = tl.dot(narrow[c], tl.trans(tile), slope, input_precision="ieee")
             n = start + tl.arange(0, BN)[None, :]
             if scale is not None:
                 sigma = patch_scales(scale, image, start, scale_stride, N, BN)
-                attention = tl.exp2(score * sigma - log_total[:, None])
-                e = attention * (slope * sigma - delta[:, None]) * sigma
-            else:
-                e = tl.exp2(score - log_total[:, None]) * (slope - delta[:, None])
+                score *= sigma
+                slope *= sigma
+            e = tl.exp2((score - pool_top[:, None]) * sharpness) * (slope - delta[:, None])
             if N % BN != 0:
                 e = tl.where(n < N, e, 0.0)
+            if scale is not None:
+                slack += tl.sum(e, 1)
+                e = (e * sigma).to(COMPUTE)
+            else:
+                e = e.to(COMPUTE)
+                slack += tl.sum(e.to(tl.float32), 1)
             grown = ()
             for c in tl.static_range(CHUNKS):
                 tile = patch_tile(tokens, image, start, c, image_stride, patch_stride, N, D, BN, DC, TMA).to(COMPUTE)
-                grown = grown + (tl.dot(e.to(COMPUTE), tile, back[c], input_precision="ieee"),)
+                grown = grown + (tl.dot(e, tile, back[c], input_precision="ieee"),)
             back = grown
         for c in tl.static_range(CHUNKS):
-            grad = back[c] * (unit * inverse_temperature)[:, None]
+            grad = back[c]
+            part = channel_rows(units, m, real, c, D, DC) * length[:, None]
             if std is not None:
                 grad *= channel_row(std, c, D, DC)
+                part -= channel_row(mean, c, D, DC)
+            grad = (grad - slack[:, None] * part) * (unit / pool_total * inverse_temperature)[:, None]
             store_rows(gradient, m, real, c, D, DC, grad)
 
 
 @triton.jit
-def _slopes(logits, lse, best, weight, K, BK: tl.constexpr):
-    """In place: base-2 logits of a mention -> weight (softmax - onehot)."""
+def _slopes(logits, tops, excesses, missed, chosen, weight, logit_scale, K, BK: tl.constexpr):
+    """In place: cosines of a mention -> weight (softmax - onehot)."""
     m = tl.program_id(0).to(tl.int64)
     k = tl.program_id(1) * BK + tl.arange(0, BK)
-    p = tl.exp2(tl.load(logits + m * K + k, mask=k < K, other=-1e30) - tl.load(lse + m))
-    p = tl.where(k == tl.load(best + m), p - 1, p)
+    p = tl.exp2((tl.load(logits + m * K + k, mask=k < K, other=-1e30) - tl.load(tops + m)) * logit_scale)
+    p /= 1 + tl.load(excesses + m)
+    p = tl.where(k == tl.load(chosen + m), -tl.load(missed + m), p)
     tl.store(logits + m * K + k, p * tl.load(weight + m), mask=k < K)
 
 
@@ -201,28 +239,27 @@ class _Step(torch.autograd.Function):
         if M == 0:
             ctx.save_for_backward(torch.zeros_like(classes))
             return torch.zeros((), dtype=torch.float32, device=device)
-        name, row, weight = name.long(), row.long(), weight.float().contiguous()
+        name, row, weight = name.long().contiguous(), row.long().contiguous(), weight.float().contiguous()
         order, first = groups(row, group)
         new = lambda *shape, dtype=torch.float32: torch.empty(shape, dtype=dtype, device=device)  # noqa: E731
-        units, gradient, logits, lse, best = new(M, D), new(M, D), new(M, K), new(M), new(M, dtype=torch.long)
-        launch = {**launch_options("step", device, tokens.dtype, N, D), "BK": 32, **forced}
-        if tokens.dtype == torch.float32:
-            launch["BK"] = 16
-        held, strides, launch["TMA"] = stored(
-            (tokens, scale, mean, std), (launch["BN"], launch["DC"]), launch["TMA"]
-        )
+        units, gradient, logits = new(M, D), new(M, D), new(M, K)
+        (behind, excesses, missed, tops), chosen = new(4, M), new(M, dtype=torch.long)
+        launch = {**launch_options("step", device, tokens.dtype, N, D), **forced}
+        held, strides, launch["TMA"] = stored((tokens, scale, mean, std), (launch["BN"], launch["DC"]), launch["TMA"])
         classes = classes.contiguous()
         candidates = classes.to(torch.float16 if launch["COMPUTE"] == tl.float16 else torch.float32)
         base = math.log2(math.e)
         _step[(M,)](
-            *held, classes, candidates, present.contiguous(), name, row, order, first, units, logits, lse, best, gradient,
+            *held, classes, candidates, present.contiguous(), name, row, order, first, units, logits,
+            behind, excesses, missed, tops, chosen, gradient,
             *strides, base / temperature, base * logit_scale, 1 / temperature, K,
             N, D, LEAN=tokens.dtype == torch.float32, ARGMAX=target == "argmax", **launch,
         )  # fmt: skip
-        matched = logits.gather(1, best.unsqueeze(1)).squeeze(1)
-        loss = ((lse - matched) * weight).sum() * math.log(2)
+        loss = ((logit_scale * behind + excesses.log1p()) * weight).sum()
         if ctx.needs_input_grad[0]:
-            _slopes[(M, triton.cdiv(K, 1024))](logits, lse, best, weight, K, BK=1024, num_warps=4)
+            _slopes[(M, triton.cdiv(K, 1024))](
+                logits, tops, excesses, missed, chosen, weight, base * logit_scale, K, BK=1024, num_warps=4
+            )
             total = logits.T @ units
             total += sum_by_class(gradient * weight.unsqueeze(1), name, K)
             ctx.save_for_backward((total * logit_scale).to(classes.dtype))
@@ -232,6 +269,11 @@ class _Step(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream):
         return ctx.saved_tensors[0] * upstream.to(ctx.saved_tensors[0].dtype), *[None] * 9
+
+
+def serves(storage, D):
+    """In float32 wider vectors overflow the registers."""
+    return storage != torch.float32 or D <= 384
 
 
 def local_loss(
@@ -248,7 +290,7 @@ def local_loss(
             classes, patches, row, name, present, weight,
             temperature=temperature, scale=scale, target=target, all_sum=all_sum,
         )  # fmt: skip
-    if not fused:
+    if not fused or not serves(patches.tokens.dtype, classes.shape[1]):
         from fastzss.kernels.fused_concept import concept_loss
 
         pooled = concept_pool(classes, patches, row, name, temperature, group=group, **forced)
@@ -268,4 +310,5 @@ def aot_cases():
     for storage in STORAGES:
         for D in (128, 192, 384, 768, 1024):
             for arch in (80, 90, 100):
-                yield pool_case("step", _step, storage, 256, D, arch, BUDGETS, BK=16 if storage.itemsize == 4 else 32, ARGMAX=False)
+                if serves(storage, D):
+                    yield pool_case("step", _step, storage, 256, D, arch, BUDGETS, ARGMAX=False)
