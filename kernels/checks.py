@@ -71,7 +71,7 @@ def class_vectors(units, token, offset, name, names, all_sum=None):
     rows(op, "name", name, names, "the result")
     if values_seen(offset):
         if offset[0] != 0 or (offset.diff() < 0).any():
-            raise ValueError(f"{op}: offset is not ascending from 0")
+            raise ValueError(f"{op}: offset does not ascend from 0; expected where each mention begins, and the end")
         if offset[-1] > len(token):
             raise ValueError(
                 f"{op}: offset ends at {int(offset[-1])}; expected at most {len(token)}, the length of token"

@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 PART = 1 << 20  # numbers in a part: 4 MiB of float32, or 5 images of 256 patches and 768 channels
+LOW = -1e30  # a logit that does not count: finite, so that 0 times it is 0
 
 
 def quantise(vectors, mean, std):
@@ -198,14 +199,14 @@ class _ConceptLoss(Function):
         wide = matched.dtype
         table = classes.to(wide)
         share = share.to(wide) * gradient.to(wide)
-        total = torch.logaddexp(others, matched)
+        log_total = torch.logaddexp(others, matched)
         wrong = share * torch.sigmoid(others - matched)
         for_pooled, for_classes, for_scale = torch.empty_like(pooled), torch.zeros_like(table), 0.0
         for part in parts(len(target), len(classes)):
             units, length = unit(pooled[part].to(wide))
             logits = (units * sharpness) @ table.T
             logits.masked_fill_(~present, -torch.inf)
-            logits.sub_(total[part].unsqueeze(1)).exp_().mul_(share[part].unsqueeze(1))
+            logits.sub_(log_total[part].unsqueeze(1)).exp_().mul_(share[part].unsqueeze(1))
             logits.scatter_(1, target[part].unsqueeze(1), -wrong[part].unsqueeze(1))
             for_classes.addmm_(logits.T, units)
             along = logits @ table
@@ -226,11 +227,11 @@ class _ClipLoss(Function):
         matched = torch.zeros(B, dtype=wide, device=texts.device)  # of the pairs; of other ranks' by the sum below
         matched[own] = (images[own].to(wide) * texts.to(wide)).sum(1) * sharpness
         by_text = torch.empty(b, dtype=wide, device=texts.device)
-        by_image = torch.full_like(matched, -torch.inf)
+        by_image = torch.full_like(matched, LOW)
         for part, logits in others_of(images, texts, sharpness, first, same):
             by_text[part] = logits.logsumexp(1)
             by_image = torch.logaddexp(by_image, logits.logsumexp(0))
-        top = all_max(by_image).clamp_min(torch.finfo(wide).min)  # -inf where no rank has another text
+        top = all_max(by_image)
         sums, matched = all_sum(torch.stack([(by_image - top).exp(), matched]))
         by_image = top + sums.log()
         ctx.save_for_backward(images, texts, sharpness, matched, by_image, by_text, same)
@@ -252,19 +253,20 @@ class _ClipLoss(Function):
         image_share = ctx.all_sum(share)
         table = images.to(wide)
         for_texts, for_scale = torch.empty_like(texts), 0.0
+        learns = ctx.needs_input_grad[2]
         for part, logits in others_of(images, texts, sharpness, first, same):
             slope = (logits - text_total[part]).exp_().mul_(text_share[part])
-            slope.addcmul_(logits.sub_(image_total).exp_(), image_share)
-            slope.diagonal(first + part.start).copy_(-wrong[part])
-            along = slope @ table
-            for_scale = for_scale + (along * texts[part]).sum()
-            for_texts[part] = along.mul_(sharpness)
-        wanted = ctx.needs_input_grad[2]
-        return None, for_texts, for_scale if wanted else None, *[None] * 4
+            turned = (logits - image_total).exp_().mul_(image_share)
+            if learns:  # against the pair's own logit: the sum over all logits would cancel
+                for_scale = for_scale + total((logits - matched[own][part].unsqueeze(1)).mul_(slope))
+                for_scale = for_scale + total(logits.sub_(matched).mul_(turned))
+            slope.add_(turned).diagonal(first + part.start).copy_(-wrong[part])
+            for_texts[part] = torch.mm(slope, table).mul_(sharpness)
+        return None, for_texts, (for_scale / sharpness.double()).to(wide) if learns else None, *[None] * 4
 
 
 def others_of(images, texts, sharpness, first, same):
-    """Yield (part, logits [p, B] of some texts): -inf at their own image and its twins; overwritten by the next."""
+    """Yield (part, logits [p, B] of some texts): LOW at their own image and its twins; overwritten by the next."""
     wide = sharpness.dtype
     columns = images.to(wide).T
     buffer = None
@@ -273,8 +275,8 @@ def others_of(images, texts, sharpness, first, same):
             buffer = columns.new_empty(part.stop, len(images))
         logits = torch.mm(texts[part].to(wide) * sharpness, columns, out=buffer[: part.stop - part.start])
         if same is not None:
-            logits.masked_fill_(same[first:][part].unsqueeze(1) == same, -torch.inf)
-        logits.diagonal(first + part.start).fill_(-torch.inf)
+            logits.masked_fill_(same[first:][part].unsqueeze(1) == same, LOW)
+        logits.diagonal(first + part.start).fill_(LOW)
         yield part, logits
 
 
@@ -298,6 +300,11 @@ def unit(rows):
 def softplus(x):
     """log(1 + exp(x)); F.softplus is x itself above 20."""
     return torch.logaddexp(x, torch.zeros_like(x))
+
+
+def total(matrix):
+    """Its sum, float64; rows in their own dtype, which is many times faster."""
+    return matrix.sum(1).sum(dtype=torch.float64)
 
 
 def against(logits, target):
