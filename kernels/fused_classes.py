@@ -70,7 +70,7 @@ def sum_rows(rows, source, keys, count, splits=1, dtype=None):
 def tiles_of(D, splits):
     """Lists of a class are long, those of a token have one entry or none."""
     block = min(triton.next_power_of_2(D), 256)
-    return {"SPLITS": splits, "BLOCK_T": 16 if splits > 1 else 2, "BLOCK_D": block}
+    return {"SPLITS": splits, "BLOCK_T": 8 if splits > 1 else 2, "BLOCK_D": block}
 
 
 class _ClassSums(torch.autograd.Function):

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
-from fastzss.kernels.fused_clip import LOW, compute_dtype, dots, gain_of, launch_options, precise, product_case
+from fastzss.kernels.fused_clip import LOW, compute_dtype, dots, gain_of, launch_options, precise, product_cases
 from fastzss.kernels.fused_used import unit
 from fastzss.kernels.reference import identity
 
@@ -176,5 +176,5 @@ def aot_cases():
         for D in (768, 1000):
             for target in ("label", "argmax"):
                 constants = {"ARGMAX": target == "argmax"}
-                yield product_case(f"concept_forward-{target}", _forward, dtype, D, constants)
-            yield product_case("concept_backward", _backward, dtype, D, {})
+                yield from product_cases(f"concept_forward-{target}", _forward, dtype, D, constants)
+            yield from product_cases("concept_backward", _backward, dtype, D, {})

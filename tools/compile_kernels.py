@@ -2,12 +2,12 @@
 
     python tools/compile_kernels.py                         every kernel, sm_80, sm_90 and sm_100
     python tools/compile_kernels.py --arch 90 --only clip   some of them
-    python tools/compile_kernels.py --write                 make kernels/budgets.json anew from what was found
+    python tools/compile_kernels.py --write                 raise kernels/budgets.json to what was found
 
 One JSON record a line: name, arch, registers of a thread, bytes of stack and of shared memory, how many instructions
 spill (LDL, STL), and how many there are of the kinds that matter.  `over` lists what is above the kernel's budget:
-the limits of its configs.AotCase, and the ceilings of kernels/budgets.json, which leave other versions of Triton a
-quarter more registers than the version that wrote it needed.
+the limits of its configs.AotCase, and the ceilings of kernels/budgets.json, which leave an eighth more registers than
+any version of Triton needed that was told to write there.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def main():
     parser.add_argument("--only", default="", help="patterns of names, parted by commas")
     parser.add_argument("--file", action="append", choices=FILES, help="kernels of this file only")
     parser.add_argument("--arch", type=int, help="80, 90 or 100 (default: all)")
-    parser.add_argument("--write", action="store_true", help="add the kernels compiled to kernels/budgets.json")
+    parser.add_argument("--write", action="store_true", help="raise kernels/budgets.json to what was found")
     args = parser.parse_args()
     if os.environ.pop("TRITON_INTERPRET", None):
         sys.exit("compile_kernels: TRITON_INTERPRET is set, and interpreted kernels cannot be compiled; unset it")
@@ -94,8 +94,12 @@ def main():
         key = f"{case.name} sm_{arch}"
         needs = measure(case, arch)
         if args.write:
-            registers = min(255, -(-needs["registers"] * 5 // 4 // 8) * 8)
-            table[key] = {"registers": registers, "shared": needs["shared"]}
+            registers = min(255, -(-needs["registers"] * 9 // 8 // 8) * 8)
+            old = table.get(key, {"registers": 0, "shared": 0})
+            table[key] = {
+                "registers": max(registers, old["registers"]),
+                "shared": max(needs["shared"], old["shared"]),
+            }
         problems = over(budget, needs, table.get(key))
         bad += bool(problems)
         print(json.dumps({"file": file, "name": case.name, "arch": arch, **needs, "over": problems}), flush=True)
