@@ -269,6 +269,7 @@ def peak_megabytes(form, case, device):
         before = torch.cuda.memory_allocated()
         run(form, case)
         return (torch.cuda.max_memory_allocated() - before) / 1e6
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler talks on stderr
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as record:
         run(form, case)
     events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
@@ -300,43 +301,6 @@ def measure(label, device, trials, copy):
         row["gb_s"] = case.moved / row["ms"] / 1e6
         row["share"] = row["gb_s"] / copy
     return row
-
-
-def tune(trials):
-    """Try launch options of the pooling and the losses, forward and backward apart; yields entries of configs.TUNED."""
-    from fastzss.kernels import configs
-
-    arch = configs.arch_of("cuda")
-    tiles = {"num_warps": (4, 8), "num_stages": (2, 3, 4)}
-    pooling = {"BN": (16, 32, 64), "TMA": (False, True) if arch >= 90 else (False,), **tiles}
-    product = {"BM": (64, 128), "BN": (64, 128), "BD": (32, 64), **tiles}
-    plan = [
-        (op, pool, (storage, 4096, N, D, 574), str(storage).removeprefix("torch."), (D, N), pooling)
-        for storage, N, D in itertools.product((INT8, HALF), (256, 1024), (128, 192, 384, 768, 1024))
-        for op in ("pool_forward", "pool_backward")
-    ]
-    plan += [(op, clip, (8192, 768), "bfloat16", (768, 8192), product) for op in ("clip_forward", "clip_backward")]
-    for op, maker, size, dtype, (D, length), choices in plan:
-        torch.manual_seed(0)
-        case = maker(*size, "cuda")
-        if maker is clip:
-            half = {name: leaf.bfloat16() if leaf.dim() else leaf for name, leaf in case.leaves.items()}
-            case = case._replace(inputs={"images": case.inputs["images"].bfloat16()}, leaves=half)
-        key = (op, arch, D, 1 << (length - 1).bit_length(), dtype)
-        kept = configs.TUNED.pop(key, None)
-        exact, found = run(case.ours, case), [(milliseconds([case.ours], case, trials)[0], None)]
-        for values in itertools.product(*choices.values()):
-            configs.TUNED[key] = dict(zip(choices, values, strict=True))
-            try:
-                if max(map(gap, run(case.ours, case), exact)) <= 1e-2:
-                    found.append((milliseconds([case.ours], case, trials)[0], configs.TUNED[key]))
-            except Exception as problem:  # too much shared memory, too many registers
-                print(f"  {key} {configs.TUNED[key]}: {type(problem).__name__}", file=sys.stderr)
-        configs.TUNED.pop(key)
-        if kept is not None:
-            configs.TUNED[key] = kept
-        best, options = min(found, key=lambda pair: pair[0])
-        yield key, options, found[0][0], best
 
 
 def machine(device):
@@ -387,7 +351,9 @@ def main(argv=None):
     if args.tune:
         if args.device != "cuda":
             parser.error("--tune needs a GPU")
-        for key, options, before, after in tune(trials):
+        from tune import entries  # late: it imports this file
+
+        for key, options, before, after in entries(args.device, trials):
             print(f"    {key}: {options},  # {before:.3f} -> {after:.3f} ms" if options else f"    # {key}: as it is")
         return 0
     copy = copy_speed() if args.device == "cuda" else None
