@@ -104,7 +104,9 @@ class _Gather(torch.autograd.Function):
 
 def used_units(tokens, index, projection):
     """See reference.used_units."""
-    return unit(_Gather.apply(tokens.reshape(-1, tokens.shape[-1]), index.reshape(-1)) @ projection)
+    projected = _Gather.apply(tokens.reshape(-1, tokens.shape[-1]), index.reshape(-1)) @ projection
+    # under autocast the product is short, and what comes of it is not, as with torch.nn.functional.normalize
+    return unit(projected, dtype=torch.float32 if torch.is_autocast_enabled(tokens.device.type) else None)
 
 
 def aot_cases():

@@ -114,3 +114,12 @@ def test_a_scale_that_does_not_learn():
     loss = fused_clip.clip_loss(images.float(), texts, 9.0)
     assert gap(loss, reference.clip_loss(images, texts.double(), 9.0)) <= LOSS
     assert torch.autograd.grad(loss, texts)[0].isfinite().all()
+
+
+def test_autocast_shortens_the_products_and_nothing_else():
+    images, texts, scale = case(77, 96)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = results(fused_clip.clip_loss, images, texts, scale)
+    assert all(part.dtype == torch.float32 for part in found)
+    exact = results(reference.clip_loss, images.bfloat16(), texts.bfloat16(), scale, torch.double)
+    same_as_defined(found, exact, 1e-5, 1e-2)

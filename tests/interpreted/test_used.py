@@ -74,3 +74,12 @@ def test_the_scale_comes_before_the_rounding():
     exact = 14 * F.normalize(rows.double(), dim=-1)
     assert torch.equal(found, exact.half())
     assert gap(*(torch.autograd.grad(y.sum(), rows, retain_graph=True)[0] for y in (found, exact))) <= 1e-3
+
+
+def test_autocast_shortens_the_product_and_nothing_else():
+    inputs = case((6, 12), 9, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = results(fused_used.used_units, *inputs)
+    assert all(part.dtype == torch.float32 for part in found)
+    for f, e in zip(found, results(reference.used_units, *inputs, torch.double), strict=True):
+        assert gap(f, e) <= 1e-2
