@@ -1,9 +1,9 @@
 """Tile sizes and launch options of the fused kernels: a static table, nothing is tuned at run time.
 
 A kernel is launched with its file's default options, over which TUNED lays what a measurement found better.  The keys
-are (op, arch, D, bucket, dtype): the name of the op, the architecture as `arch_of` gives it, the channels, the length of
-the long axis rounded up to a power of two, and the storage dtype ("int8", "float16", ...).  `benchmarks/ops.py --tune`
-prints entries; none has been measured yet, so the defaults are those of a study of registers and shared memory.
+are (op, arch, D, bucket, dtype): the name of the op, the architecture as `arch_of` gives it, the channels, the length
+of the long axis rounded up to a power of two, and the storage dtype ("int8", "float16", ...).  `benchmarks/ops.py
+--tune` prints entries; none has been measured yet, so the defaults are those of a study of registers and memory.
 
 Every fused file also lists its kernels for ahead-of-time compilation:
 

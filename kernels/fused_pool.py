@@ -115,7 +115,7 @@ def attend(
     `sharpness` is log2(e) / t.  It multiplies differences only, and the two numbers are never joined to one logarithm:
     the rounding of large numbers would be a relative error of the softmax.
 
-    LEAN reads queries and tiles again where they are used, because in float32 the registers cannot hold them.
+    LEAN reads queries and tiles again each time they are used, for want of registers to hold them.
     """
     queries = ()
     sums = ()
@@ -249,6 +249,7 @@ def _backward(
             for c in tl.static_range(CHUNKS):
                 grown = grown + (tl.dot(e, tiles[c], sums[c], input_precision="ieee"),)
             sums = grown
+        tl.debug_barrier()  # so that nothing below is loaded before the loop, and held through it
         for c in tl.static_range(CHUNKS):
             # the e_n sum to zero; what rounding left of their sum pulls towards x, and is taken back
             grad = sums[c]
@@ -302,21 +303,24 @@ def groups(row, size):
     return order, torch.searchsorted(begins.cumsum(0), count)
 
 
-def stored(patches, tile, tma):
-    """(arguments, tma): the patches as the kernels take them: tensor or descriptor, scale, mean, std and strides."""
+def describable(tokens, DC):
+    """Whether a descriptor for TMA can be made of a tensor: all in multiples of 16 bytes."""
+    strides = tokens.stride(0) * tokens.itemsize, tokens.stride(1) * tokens.itemsize
+    return tokens.data_ptr() % 16 == 0 and not any(s % 16 for s in strides) and tokens.stride(2) == 1 and DC <= 256
+
+
+def arguments(patches, launch):
+    """(tensors, strides): the patches as the kernels take them."""
     tokens, scale, mean, std = patches
-    n, N, D = tokens.shape
     if tokens.stride(2) != 1:
         tokens = tokens.contiguous()
     if scale is not None:
         scale = scale if scale.stride(1) == 1 else scale.contiguous()
         mean, std = mean.contiguous(), std.contiguous()
-    strides = [tokens.stride(0), tokens.stride(1)]
-    aligned = all(s * tokens.element_size() % 16 == 0 for s in strides) and tokens.data_ptr() % 16 == 0
-    tma = tma and aligned and tile[1] <= 256
-    if tma:
-        tokens = TensorDescriptor(tokens, list(tokens.shape), list(tokens.stride()), [1, *tile])
-    return (tokens, scale, mean, std), (*strides, 0 if scale is None else scale.stride(0)), tma
+    strides = tokens.stride(0), tokens.stride(1), 0 if scale is None else scale.stride(0)
+    if launch["TMA"]:
+        tokens = TensorDescriptor(tokens, list(tokens.shape), list(tokens.stride()), [1, launch["BN"], launch["DC"]])
+    return (tokens, scale, mean, std), strides
 
 
 def defaults(op, arch, storage, D):
@@ -327,36 +331,38 @@ def defaults(op, arch, storage, D):
         BN, stages = 16, 1 if arch in (80, 86) and op != "pool_backward" else 2
     else:
         sizes = [(32, 3), (32, 2), (16, 3), (16, 2), (16, 1)]
-        if D > 768 and (op == "step" or storage == torch.int8):  # for want of registers
+        # for want of registers: int8 is widened in them, and the step holds more
+        few = storage == torch.int8 or op == "step"
+        if few and D > (384 if storage == torch.int8 and op == "step" else 768):
             sizes = sizes[2:]
         limit = SHARED.get(arch, SHARED[90])
         BN, stages = next((s for s in sizes if s[0] * s[1] * row + queries <= limit), sizes[-1])
     # descriptors from sm_90 on; the interpreter has them too
     tma = arch not in (80, 86) and storage != torch.float32 and DC <= 256
     launch = dict(BN=BN, TMA=tma, num_warps=8, num_stages=stages)
+    if op != "pool_backward":
+        launch["LEAN"] = storage == torch.float32 or op == "step" and storage == torch.int8 and D > 384
     if op == "step":
-        launch["BK"] = 32 if storage != torch.float32 and D <= 768 else 16
+        launch["BK"] = 32 if storage != torch.float32 and D <= 384 else 16
         if D <= 384:  # left alone, the assembler aims at more programs at a time, and spills a little
-            launch["maxnreg"] = 168
+            launch["maxnreg"] = 168 if D <= 192 and storage != torch.float32 else 232
     elif storage == torch.float32 and D <= 384:
         launch["num_warps"] = 4
     return launch
 
 
-def launch_options(op, device, storage, N, D):
-    """All constexprs and launch options of a pooling kernel, apart from the sizes."""
+def launch_options(op, tokens, forced):
+    """All constexprs and launch options of a kernel that reads patches, apart from their sizes."""
+    storage, (_, N, D), arch = tokens.dtype, tokens.shape, arch_of(tokens.device)
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    arch = arch_of(device)
-    DC, count = chunks(D)
     # the interpreter is wrong on bfloat16 and rounds float16 products: there everything is float32
     half = storage.itemsize <= 2 and not interpreted
-    fixed = dict(
-        BM=MENTIONS,
-        DC=DC,
-        CHUNKS=count,
-        COMPUTE=tl.float16 if half else tl.float32,
-    )
-    return {**options(op, arch, D, N, storage, defaults(op, arch, storage, D)), **fixed}
+    launch = options(op, arch, D, N, storage, defaults(op, arch, storage, D))
+    launch |= dict(zip(("DC", "CHUNKS"), chunks(D), strict=True))
+    launch |= dict(BM=MENTIONS, COMPUTE=tl.float16 if half else tl.float32) | forced
+    if launch["TMA"] and not describable(tokens, launch["DC"]):
+        launch |= dict(TMA=False, BN=min(launch["BN"], 16))  # pointers take more registers
+    return launch
 
 
 class _ConceptPool(torch.autograd.Function):
@@ -370,11 +376,11 @@ class _ConceptPool(torch.autograd.Function):
         scores = torch.empty(M, N, dtype=torch.float32, device=device)
         tops, totals = torch.empty(2, M, dtype=torch.float32, device=device)
         if M:
-            launch = {**launch_options("pool_forward", device, tokens.dtype, N, D), **forced}
-            held, strides, launch["TMA"] = stored(patches, (launch["BN"], launch["DC"]), launch["TMA"])
+            launch = launch_options("pool_forward", tokens, forced)
+            held, strides = arguments(patches, launch)
             _forward[(M,)](
                 *held, classes.contiguous(), name, row, order, first, pooled, scores, tops, totals,
-                *strides, math.log2(math.e) / temperature, N, D, LEAN=tokens.dtype == torch.float32, **launch,
+                *strides, math.log2(math.e) / temperature, N, D, **launch,
             )  # fmt: skip
         ctx.save_for_backward(tokens, scale, mean, std, row, name, order, first, pooled, scores, tops, totals)
         ctx.sizes, ctx.dtype, ctx.temperature, ctx.forced = (len(classes), N, D), classes.dtype, temperature, forced
@@ -387,8 +393,8 @@ class _ConceptPool(torch.autograd.Function):
         (K, N, D), M = ctx.sizes, len(row)
         gradient = torch.empty(M, D, dtype=torch.float32, device=upstream.device)
         if M:
-            launch = {**launch_options("pool_backward", upstream.device, patches[0].dtype, N, D), **ctx.forced}
-            held, strides, launch["TMA"] = stored(patches, (launch["BN"], launch["DC"]), launch["TMA"])
+            launch = launch_options("pool_backward", patches[0], ctx.forced)
+            held, strides = arguments(patches, launch)
             _backward[(M,)](
                 *held, row, order, first, pooled, scores, tops, totals, upstream.contiguous(), gradient,
                 *strides, math.log2(math.e) / ctx.temperature, 1 / ctx.temperature, N, D, **launch,
@@ -415,22 +421,29 @@ def fits(patches, device):
     return patches.tokens.dtype in STORAGES and D <= (1024 if small else 1536)
 
 
-# registers of a thread, shared bytes of a program
-BUDGETS = {}
-
-
 def aot_cases():
     """The kernels of this file as configs.AotCase."""
     for storage in STORAGES:
         for D in (128, 192, 384, 768, 1024):
             for arch in (80, 90, 100):
                 for op, kernel in (("forward", _forward), ("backward", _backward)):
-                    yield pool_case(f"pool_{op}", kernel, storage, 256, D, arch, BUDGETS)
+                    yield pool_case(f"pool_{op}", kernel, storage, 256, D, arch)
+    for op, kernel in (("forward", _forward), ("backward", _backward)):  # a store that no descriptor can describe
+        for arch in (90, 100):
+            yield pool_case(f"pool_{op}", kernel, torch.int8, 250, 768, arch, TMA=False, BN=16)
+    yield AotCase(
+        "sum_by_class-D768",
+        _sum_by_class,
+        dict(values="*fp32", order="*i64", first="*i64", sums="*fp32"),
+        dict(D=768, BR=16, BD=128),
+        dict(num_warps=4, num_stages=3),
+        {arch: Budget(128, SHARED[80]) for arch in (80, 90, 100)},
+    )
 
 
-def pool_case(op, kernel, storage, N, D, arch, budgets, **more):
+def pool_case(op, kernel, storage, N, D, arch, **more):
     """AotCase of a kernel that reads patches."""
-    launch = options(op, arch, D, N, storage, defaults(op, arch, storage, D))
+    launch = {**options(op, arch, D, N, storage, defaults(op, arch, storage, D)), **more}
     half = storage.itemsize <= 2
     DC, count = chunks(D)
     types = dict.fromkeys(("image_stride", "patch_stride", "scale_stride"), "i64")
@@ -440,8 +453,8 @@ def pool_case(op, kernel, storage, N, D, arch, budgets, **more):
     types = dict.fromkeys(kernel.arg_names, "*fp32") | types | {"tokens": f"*{short(storage)}", "scale": "*fp16"}
     if launch["TMA"]:
         types["tokens"] = f"tensordesc<{short(storage)}[1,{launch['BN']},{DC}]>"
-    constants = dict(N=N, D=D, BM=MENTIONS, DC=DC, CHUNKS=count, **launch, **more)
-    constants |= dict(COMPUTE=tl.float16 if half else tl.float32, LEAN=not half)
+    constants = dict(N=N, D=D, BM=MENTIONS, DC=DC, CHUNKS=count, **launch)
+    constants |= dict(COMPUTE=tl.float16 if half else tl.float32)
     if storage != torch.int8:
         constants |= dict(scale=None, mean=None, std=None)
     name = f"{op}-{short(storage)}-N{N}-D{D}"
@@ -451,5 +464,5 @@ def pool_case(op, kernel, storage, N, D, arch, budgets, **more):
         {k: t for k, t in types.items() if k in kernel.arg_names},
         {k: v for k, v in constants.items() if k in kernel.arg_names},
         {k: v for k, v in launch.items() if k in ("num_warps", "num_stages", "maxnreg")},
-        {arch: budgets.get((op, short(storage), D, arch), Budget(255, 227 * 1024))},
+        {arch: Budget(255, SHARED[arch], ("HMMA",) * half + ("UTMALDG",) * launch["TMA"])},
     )

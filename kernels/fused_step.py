@@ -27,9 +27,11 @@ import triton
 import triton.language as tl
 
 from fastzss.kernels import chunked
+from fastzss.kernels.configs import AotCase, Budget
 from fastzss.kernels.fused_pool import (
     MENTIONS,
     STORAGES,
+    arguments,
     attend,
     channel_row,
     channel_rows,
@@ -43,7 +45,6 @@ from fastzss.kernels.fused_pool import (
     power_of_two,
     query_chunk,
     store_rows,
-    stored,
     sum_by_class,
 )
 from fastzss.kernels.reference import identity
@@ -58,7 +59,7 @@ def class_tile(candidates, start, c: tl.constexpr, K, D: tl.constexpr, BK: tl.co
 
 
 @triton.jit
-def class_logits(
+def class_cosines(
     candidates, present, u, start, K,
     D: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, DC: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
@@ -104,16 +105,16 @@ def _step(
         length = tl.maximum(tl.sqrt(square), 1e-12)
         u = ()
         for c in tl.static_range(CHUNKS):
-            unit_chunk = x[c] / length[:, None]
-            store_rows(units, m, real, c, D, DC, unit_chunk)
-            u = u + (unit_chunk.to(COMPUTE),)
+            part = x[c] / length[:, None]
+            store_rows(units, m, real, c, D, DC, part)
+            u = u + (part.to(COMPUTE),)
 
         # classify: what the classes other than the target pull to under the softmax
         target = own
         if ARGMAX:
             best = tl.full([BM], -1e30, tl.float32)
             for start in tl.range(0, K, BK, num_stages=1):
-                z = class_logits(candidates, present, u, start, K, D, BM, BK, DC, CHUNKS)
+                z = class_cosines(candidates, present, u, start, K, D, BM, BK, DC, CHUNKS)
                 here = tl.max(z, 1)
                 target = tl.where(here > best, (start + tl.argmax(z, 1)).to(tl.int64), target)
                 best = tl.maximum(best, here)
@@ -125,7 +126,7 @@ def _step(
             expected = expected + (tl.zeros([BM, DC], tl.float32),)
         for start in tl.range(0, K, BK, num_stages=1):
             k = start + tl.arange(0, BK)
-            z = class_logits(candidates, present, u, start, K, D, BM, BK, DC, CHUNKS)
+            z = class_cosines(candidates, present, u, start, K, D, BM, BK, DC, CHUNKS)
             tl.store(logits + m[:, None] * K + k[None, :], z, mask=real[:, None] & (k[None, :] < K))
             higher = tl.maximum(top, tl.max(z, 1))
             shrink = tl.exp2((top - higher) * logit_scale)
@@ -159,6 +160,7 @@ def _step(
         biggest = tl.zeros([BM], tl.float32)
         wide = ()
         for c in tl.static_range(CHUNKS):
+            tl.debug_barrier()  # one chunk at a time, or all are loaded at once and overflow the registers
             g = (expected[c] - others[:, None] * channel_rows(candidates, target, real, c, D, DC)) / total[:, None]
             part = channel_rows(units, m, real, c, D, DC)
             g = (g - along[:, None] * part) / length[:, None]
@@ -176,6 +178,7 @@ def _step(
         for c in tl.static_range(CHUNKS):
             narrow = narrow + ((wide[c] / unit[:, None]).to(COMPUTE),)
 
+        tl.debug_barrier()
         # the second walk: scores again, then the gradient of the query
         back = ()
         for _ in tl.static_range(CHUNKS):
@@ -208,6 +211,7 @@ def _step(
                 tile = patch_tile(tokens, image, start, c, image_stride, patch_stride, N, D, BN, DC, TMA).to(COMPUTE)
                 grown = grown + (tl.dot(e, tile, back[c], input_precision="ieee"),)
             back = grown
+        tl.debug_barrier()  # so that nothing below is loaded before the loop, and held through it
         for c in tl.static_range(CHUNKS):
             grad = back[c]
             part = channel_rows(units, m, real, c, D, DC) * length[:, None]
@@ -244,8 +248,8 @@ class _Step(torch.autograd.Function):
         new = lambda *shape, dtype=torch.float32: torch.empty(shape, dtype=dtype, device=device)  # noqa: E731
         units, gradient, logits = new(M, D), new(M, D), new(M, K)
         (behind, excesses, missed, tops), chosen = new(4, M), new(M, dtype=torch.long)
-        launch = {**launch_options("step", device, tokens.dtype, N, D), **forced}
-        held, strides, launch["TMA"] = stored((tokens, scale, mean, std), (launch["BN"], launch["DC"]), launch["TMA"])
+        launch = launch_options("step", tokens, forced)
+        held, strides = arguments((tokens, scale, mean, std), launch)
         classes = classes.contiguous()
         candidates = classes.to(torch.float16 if launch["COMPUTE"] == tl.float16 else torch.float32)
         base = math.log2(math.e)
@@ -253,7 +257,7 @@ class _Step(torch.autograd.Function):
             *held, classes, candidates, present.contiguous(), name, row, order, first, units, logits,
             behind, excesses, missed, tops, chosen, gradient,
             *strides, base / temperature, base * logit_scale, 1 / temperature, K,
-            N, D, LEAN=tokens.dtype == torch.float32, ARGMAX=target == "argmax", **launch,
+            N, D, ARGMAX=target == "argmax", **launch,
         )  # fmt: skip
         loss = ((logit_scale * behind + excesses.log1p()) * weight).sum()
         if ctx.needs_input_grad[0]:
@@ -272,8 +276,8 @@ class _Step(torch.autograd.Function):
 
 
 def serves(storage, D):
-    """In float32 wider vectors overflow the registers."""
-    return storage != torch.float32 or D <= 384
+    """Whether the registers hold it all."""
+    return D <= (192 if storage == torch.float32 else 768)
 
 
 def local_loss(
@@ -302,13 +306,16 @@ def local_loss(
     return (loss / torch.where(total > 0, total, 1.0)).to(classes.dtype)
 
 
-BUDGETS = {}
-
-
 def aot_cases():
     """The fused step as configs.AotCase."""
     for storage in STORAGES:
         for D in (128, 192, 384, 768, 1024):
             for arch in (80, 90, 100):
                 if serves(storage, D):
-                    yield pool_case("step", _step, storage, 256, D, arch, BUDGETS, ARGMAX=False)
+                    yield pool_case("step", _step, storage, 256, D, arch, ARGMAX=False)
+    for arch in (80, 90, 100):
+        case = pool_case("step", _step, torch.int8, 256, 768, arch, ARGMAX=True)
+        yield case._replace(name=case.name.replace("step", "step_argmax"))
+    types = dict.fromkeys(_slopes.arg_names, "*fp32") | dict(chosen="*i64", logit_scale="fp32", K="i32")
+    budgets = dict.fromkeys((80, 90, 100), Budget(64, 1024))
+    yield AotCase("slopes", _slopes, types, dict(BK=1024), dict(num_warps=4, num_stages=1), budgets)

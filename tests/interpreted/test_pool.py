@@ -108,12 +108,12 @@ def test_half_precision_products(storage, size):
     ids=str,
 )
 def test_tiles_chunks_and_groups_do_not_matter(more):
-    inputs = case(torch.int8, 50, 96)
-    same(fused(*inputs, **more), fused(*inputs))
+    inputs = case(torch.int8, 50, 96, counts=(1, 0, 9))
+    same(fused(*inputs, **more), defined(*inputs))
 
 
 def test_same_bits_every_time():
-    inputs = case(torch.int8, 50, 96)
+    inputs = case(torch.int8, 50, 96, counts=(1, 17))
     for first, second in zip(fused(*inputs), fused(*inputs), strict=True):
         assert torch.equal(first, second)
 

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 import triton.language as tl
 
-from fastzss import kernels
 from fastzss.kernels import fused_step, reference
 
 pytestmark = pytest.mark.usefixtures("poison")
@@ -90,8 +89,8 @@ def test_half_precision_products(storage):
     "more", [dict(BN=16), dict(BK=16), dict(group=1), dict(TMA=False), dict(DC=32, CHUNKS=3)], ids=str
 )
 def test_tiles_chunks_and_groups_do_not_matter(more):
-    inputs = case(torch.int8, 50, 96, 40)
-    same(fused(*inputs, **more), fused(*inputs), 1e-6)
+    inputs = case(torch.int8, 50, 96, 40, counts=(1, 0, 7))
+    same(fused(*inputs, **more), defined(*inputs))
 
 
 @pytest.mark.parametrize("storage", STORAGES, ids=str)
@@ -101,7 +100,7 @@ def test_it_is_pooling_and_cross_entropy(storage):
 
 
 def test_same_bits_every_time():
-    inputs = case(torch.int8, 50, 96, 40)
+    inputs = case(torch.int8, 50, 96, 40, counts=(1, 17))
     for first, second in zip(fused(*inputs), fused(*inputs), strict=True):
         assert torch.equal(first, second)
 
@@ -167,4 +166,3 @@ def test_goldens(file, family, monkeypatch):
     monkeypatch.setattr(fused_step._Step, "apply", lambda *a: steps.append(a) or step(*a))
     goldens_fused.test_no_more_than_twice_as_wrong_as_plain_pytorch(file, family, monkeypatch)
     assert steps, "the objective did not come by the fused step"
-    assert kernels.local_loss
