@@ -24,6 +24,7 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
+from fastzss.kernels import chunked
 from fastzss.kernels.configs import SHARED, AotCase, Budget, arch_of, options, short
 from fastzss.kernels.reference import identity
 
@@ -248,6 +249,8 @@ def clip_loss(images, texts, scale, first=0, all_sum=identity, all_max=identity,
     `chunk` (texts of one backward tile) and launch options (BM=, BN=, num_warps=, ...) are for tests and tuning.
     """
     dtype = compute_dtype(texts)
+    if dtype == torch.float64:
+        return chunked.clip_loss(images.to(dtype), texts, scale, first, all_sum, all_max, same)
     scale = scale.float() if torch.is_tensor(scale) else torch.full((), scale, device=texts.device)
     images, texts = images.to(dtype).contiguous(), texts.to(dtype).contiguous()
     if same is not None:  # any 64-bit numbers, as numbers below B: where each stands first in their sorted list

@@ -123,3 +123,10 @@ def test_autocast_shortens_the_products_and_nothing_else():
     assert all(part.dtype == torch.float32 for part in found)
     exact = results(reference.clip_loss, images.bfloat16(), texts.bfloat16(), scale, torch.double)
     same_as_defined(found, exact, 1e-5, 1e-2)
+
+
+def test_float64_keeps_its_digits():
+    """There are no kernels for it."""
+    images, texts, scale = case(20, 16)
+    found = fused_clip.clip_loss(images.float(), texts, scale)
+    assert gap(found, reference.clip_loss(images.float().double(), texts, scale)) <= 1e-14

@@ -131,3 +131,10 @@ def test_a_scale_that_learns():
 def test_an_unknown_target_is_refused():
     with pytest.raises(ValueError, match='"label" or "argmax"'):
         results(fused_concept.concept_loss, *case(5, 4, 8), target="nearest")
+
+
+def test_float64_keeps_its_digits():
+    """There are no kernels for it."""
+    inputs = case(20, 12, 16)
+    found = results(fused_concept.concept_loss, *inputs, dtype=torch.double)
+    same_as_defined(found, results(reference.concept_loss, *inputs, dtype=torch.double), 1e-14, 1e-13)
