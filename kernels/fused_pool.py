@@ -339,14 +339,15 @@ def defaults(op, arch, storage, D):
         BN, stages = next((s for s in sizes if s[0] * s[1] * row + queries <= limit), sizes[-1])
     # descriptors from sm_90 on; the interpreter has them too
     tma = arch not in (80, 86) and storage != torch.float32 and DC <= 256
+    # where maxnreg is given, the assembler would else aim at more programs at a time, and spill a little for it
     launch = dict(BN=BN, TMA=tma, num_warps=8, num_stages=stages)
     if op != "pool_backward":
-        launch["LEAN"] = storage == torch.float32 or op == "step" and storage == torch.int8 and D > 384
+        launch["LEAN"] = storage == torch.float32 or op == "step" and storage == torch.int8 and D > 192
     if op == "step":
         launch["BK"] = 32 if storage != torch.float32 and D <= 384 else 16
-        if D <= 384:  # left alone, the assembler aims at more programs at a time, and spills a little
+        if D <= 192 or D <= 384 and storage == torch.float16:
             launch["maxnreg"] = 168 if D <= 192 and storage != torch.float32 else 232
-    elif storage == torch.float32 and D <= 384:
+    elif storage == torch.float32 and D <= 384 and (op == "pool_forward" or D > 128):
         launch["num_warps"] = 4
     return launch
 
