@@ -60,10 +60,17 @@ def simzss(units, batch: Batch, patches, images, log_scale, *, local_weight, tem
     token = torch.arange(len(captions), len(units), device=units.device)  # used_units laid them in the mentions' order
     classes = kernels.class_vectors(units, token, batch.offset, name, len(batch.present), all_sum=all_sum)
     row = batch.row[batch.first + batch.caption]
-    pooled = kernels.concept_pool(classes, patches, row, name, temperature)
-    everyone = torch.ones(len(batch.present), dtype=torch.bool, device=units.device)
-    loss_local = kernels.concept_loss(
-        pooled, classes, everyone, name, batch.weight, LOCAL_SCALE, target=target, all_sum=all_sum
+    loss_local = kernels.local_loss(
+        classes,
+        patches,
+        row,
+        name,
+        torch.ones(len(batch.present), dtype=torch.bool, device=units.device),
+        batch.weight,
+        temperature=temperature,
+        scale=LOCAL_SCALE,
+        target=target,
+        all_sum=all_sum,
     )
     return Losses(loss_global + local_weight * loss_local, loss_global, loss_local)
 
@@ -71,7 +78,7 @@ def simzss(units, batch: Batch, patches, images, log_scale, *, local_weight, tem
 def used_units(tower, batch: Batch):
     """[b + T, D] unit vectors of the only tokens the losses look at: ends of captions, then tokens of mentions."""
     used = torch.cat([batch.eot, batch.token])
-    return tower.project(tower(batch.ids, batch.segment)[used])
+    return kernels.used_units(tower(batch.ids, batch.segment), used, tower.text_projection)
 
 
 class _AllSum(torch.autograd.Function):

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fastzss import kernels
+
 CONTEXT = 77
 VOCABULARY = 49408
 
@@ -60,10 +62,9 @@ class TextTower(nn.Module):
 
     def forward(self, ids, segment):
         """[R, L] ids and captions -> [R * L, W] token vectors after the final norm, not projected."""
-        mask = caption_mask(segment)
         x = self.token_embedding(ids) + self.positional_embedding[positions(segment)]
         for block in self.transformer.resblocks:
-            x = block(x, mask)
+            x = block(x, segment)
         return self.ln_final(x).flatten(0, 1)
 
     def project(self, tokens):
@@ -81,8 +82,8 @@ class Block(nn.Module):
         self.mlp.c_fc = nn.Linear(size.width, 4 * size.width)
         self.mlp.c_proj = nn.Linear(4 * size.width, size.width)
 
-    def forward(self, x, mask):
-        x = x + self.attn(self.ln_1(x), mask)
+    def forward(self, x, segment):
+        x = x + self.attn(self.ln_1(x), segment)
         return x + self.mlp.c_proj(F.gelu(self.mlp.c_fc(self.ln_2(x))))
 
 
@@ -96,19 +97,12 @@ class Attention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.empty(3 * size.width))
         self.out_proj = nn.Linear(size.width, size.width)
 
-    def forward(self, x, mask):
+    def forward(self, x, segment):
         R, L, W = x.shape
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = qkv.view(R, L, 3, self.heads, W // self.heads).permute(2, 0, 3, 1, 4)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        x = kernels.packed_attention(q, k, v, segment)
         return self.out_proj(x.transpose(1, 2).reshape(R, L, W))
-
-
-def caption_mask(segment):
-    """[R, L] caption of each token -> [R, 1, L, L] who sees whom; free slots see free ones, so no row is empty."""
-    L = segment.shape[1]
-    causal = torch.ones(L, L, dtype=torch.bool, device=segment.device).tril()
-    return ((segment.unsqueeze(2) == segment.unsqueeze(1)) & causal).unsqueeze(1)
 
 
 def positions(segment):

@@ -43,7 +43,8 @@ class Patches(NamedTuple):
         values = self.tokens[rows].to(dtype)
         if self.scale is None:
             return values
-        return self.mean.to(dtype) + self.std.to(dtype) * (values * self.scale[rows].to(dtype).unsqueeze(-1))
+        values.mul_(self.scale[rows].to(dtype).unsqueeze(-1))
+        return values.mul_(self.std.to(dtype)).add_(self.mean.to(dtype))
 
     def to(self, device):
         return Patches(*(None if t is None else t.to(device) for t in self))
@@ -65,6 +66,17 @@ def quantise(vectors, mean, std):
     return codes.to(torch.int8), scale
 
 
+def used_units(tokens, index, projection):
+    """[U, D]: the token vectors `index` points at, projected and brought to length 1; the others are never projected.
+
+    Args:
+        tokens: [*, W] token vectors; their leading dimensions count as one.
+        index: [U].
+        projection: [W, D].
+    """
+    return F.normalize(tokens.flatten(0, -2).index_select(0, index) @ projection, dim=-1)
+
+
 def class_vectors(units, token, offset, name, names, all_sum=identity):
     """Token vectors -> [names, D] unit class vectors; a name without a mention has the zero vector.
 
@@ -77,7 +89,7 @@ def class_vectors(units, token, offset, name, names, all_sum=identity):
     """
     owner = torch.repeat_interleave(torch.arange(len(name), device=name.device), offset.diff())
     sums = torch.zeros(names, units.shape[-1], dtype=units.dtype, device=units.device)
-    return F.normalize(all_sum(sums.index_add(0, name[owner], units[token[: offset[-1]]])), dim=-1)
+    return F.normalize(all_sum(sums.index_add(0, name[owner], units.index_select(0, token[: offset[-1]]))), dim=-1)
 
 
 def concept_pool(classes, patches, row, name, temperature):
@@ -120,7 +132,13 @@ def concept_loss(pooled, classes, present, name, weight, scale, target="label", 
     return (losses * weight.to(pooled.dtype)).sum() / total
 
 
-def clip_loss(images, texts, scale, first=0, all_sum=identity, all_max=identity):
+def local_loss(classes, patches, row, name, present, weight, *, temperature, scale, target="label", all_sum=identity):
+    """Share of the local loss: concept_loss of what concept_pool gathers; arguments as in those two."""
+    pooled = concept_pool(classes, patches, row, name, temperature)
+    return concept_loss(pooled, classes, present, name, weight, scale, target, all_sum)
+
+
+def clip_loss(images, texts, scale, first=0, all_sum=identity, all_max=identity, same=None):
     """Share of the symmetric contrastive loss; images are frozen, so only this rank's columns are ever formed.
 
     Args:
@@ -128,11 +146,60 @@ def clip_loss(images, texts, scale, first=0, all_sum=identity, all_max=identity)
         texts: [b, D] unit caption vectors of this rank.
         scale: inverse temperature, a tensor that may learn.
         first: column of the batch at which this rank's captions begin.
+        same: [B] image row of each pair: another pair of the same image is no negative.  None: all others are.
     """
     logits = scale * images @ texts.T  # [B, b]
     own = torch.arange(len(texts), device=texts.device)
     matched = logits[first + own, own]
+    if same is not None:
+        twin = same.unsqueeze(1) == same[first : first + len(texts)]
+        twin[first + own, own] = False
+        logits = logits.masked_fill(twin, -torch.inf)
     by_text = logits.logsumexp(0)
     top = all_max(logits.detach().amax(1))
     by_image = top + all_sum((logits - top.unsqueeze(1)).exp().sum(1)).log()
     return (by_text + by_image[first + own] - 2 * matched).sum() / (2 * len(images))
+
+
+def group_pool(logits, values, hard):
+    """[B, G, C]: each group's mean of the patches that belong to it, with one more in the denominator.
+
+    Args:
+        logits: [B, G, N] of which group a patch belongs to; the softmax is over the groups.
+        values: [B, N, C].
+        hard: a patch belongs to its likeliest group only, with the gradient of the softmax; else to all by its share.
+    """
+    share = logits.softmax(1)
+    if hard:
+        sharp = torch.zeros_like(share).scatter_(1, share.argmax(1, keepdim=True), 1.0)
+        share = sharp - share.detach() + share
+    return share @ values / (share.sum(-1, keepdim=True) + 1)
+
+
+def segment_match(segments, views):
+    """Mean over all segments of the distance to the nearest view of their image, the first where several are as near.
+
+    Args:
+        segments: [B, M, D].
+        views: [B, V, D], frozen.
+    """
+    distance = (segments.unsqueeze(2) - views.unsqueeze(1)).abs().mean(-1)  # [B, M, V]
+    nearest = distance.argmin(-1, keepdim=True)
+    return distance.gather(-1, nearest).mean()
+
+
+def packed_attention(q, k, v, segment):
+    """[R, heads, L, channels]: causal attention in which a token sees the tokens of its own caption only.
+
+    Args:
+        q, k, v: [R, heads, L, channels] of R packed rows.
+        segment: [R, L] caption of each token, negative in free slots.
+    """
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=caption_mask(segment))
+
+
+def caption_mask(segment):
+    """[R, L] caption of each token -> [R, 1, L, L] who sees whom; free slots see free ones, so no row is empty."""
+    L = segment.shape[1]
+    causal = torch.ones(L, L, dtype=torch.bool, device=segment.device).tril()
+    return ((segment.unsqueeze(2) == segment.unsqueeze(1)) & causal).unsqueeze(1)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fastzss.batch import Texts, collate, offsets, pack, ranges
-from fastzss.text import caption_mask, positions
+from fastzss.kernels.reference import caption_mask
+from fastzss.text import positions
 
 
 def random_texts(captions=40, names=7, longest=20, seed=0):

@@ -1,4 +1,7 @@
-"""The reference operations: their meaning on examples one can check by hand, their gradients, their invariances."""
+"""The operations: their meaning on examples one can check by hand, their gradients, their invariances.
+
+Every test runs on the definition and on the form for CPUs.
+"""
 
 import pytest
 import torch
@@ -7,6 +10,11 @@ import torch.nn.functional as F
 from fastzss import kernels
 
 B, N, D, K = 5, 7, 6, 4
+
+
+@pytest.fixture(autouse=True, params=["reference", "chunked"])
+def backend(request, monkeypatch):
+    monkeypatch.setenv("FASTZSS_BACKEND", request.param)
 
 
 @pytest.fixture
@@ -109,6 +117,70 @@ def test_the_contrastive_loss_is_two_cross_entropies(case):
     own = torch.arange(B)
     expected = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
     assert torch.allclose(kernels.clip_loss(images, texts, torch.tensor(9.0)), expected)
+
+
+def test_other_captions_of_the_same_image_are_no_negatives(case):
+    images, texts = case["patches"][:, 0], case["units"][:B]
+    images[3] = images[1]
+    logits = 9.0 * images @ texts.T
+    logits[1, 3] = logits[3, 1] = -torch.inf
+    own = torch.arange(B)
+    expected = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    same = torch.tensor([7, 4, 9, 4, 2])
+    assert torch.allclose(kernels.clip_loss(images, texts, torch.tensor(9.0), same=same), expected)
+
+
+def test_the_local_loss_is_the_concept_loss_of_the_pooled_patches(case):
+    classes = classes_of(case, case["units"])
+    everyone = torch.tensor([True, False, True, True])
+    patches = kernels.Patches(case["patches"])
+    found = kernels.local_loss(
+        classes, patches, case["row"], case["name"], everyone, case["weight"], temperature=0.1, scale=14.0
+    )
+    assert torch.allclose(found, local(case, case["units"]))
+
+
+def test_only_used_tokens_are_projected(case):
+    tokens, projection = torch.randn(2, 10, 3, dtype=torch.double), torch.randn(3, D, dtype=torch.double)
+    index = torch.tensor([0, 13, 13, 19], dtype=torch.int32)
+    found = kernels.used_units(tokens, index, projection)
+    assert torch.allclose(found, F.normalize(tokens.view(20, 3) @ projection, dim=-1)[index.long()])
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_groups_share_the_patches(case, hard):
+    logits = torch.randn(2, 3, N, dtype=torch.double, requires_grad=True)
+    values = torch.randn(2, N, 4, dtype=torch.double)
+    share = logits.softmax(1)
+    weights = F.one_hot(logits.argmax(1), 3).mT.double() if hard else share
+    found = kernels.group_pool(logits, values, hard)
+    assert torch.allclose(found, (weights @ values) / (weights.sum(-1, keepdim=True) + 1))
+    g = torch.randn_like(found)
+    if hard:  # straight through: the gradient of the soft weights, taken where the hard ones are
+        sharp = weights.detach().clone().requires_grad_()
+        slope = torch.autograd.grad((sharp @ values) / (sharp.sum(-1, keepdim=True) + 1), sharp, g)[0]
+        expected = torch.autograd.grad(share, logits, slope)[0]
+        assert torch.allclose(torch.autograd.grad(found, logits, g)[0], expected)
+    else:
+        assert torch.autograd.gradcheck(lambda x: kernels.group_pool(x, values, False), logits)
+
+
+def test_a_segment_is_matched_with_its_nearest_view():
+    views = torch.tensor([[[0.0, 0.0], [4.0, 4.0], [2.0, 2.0]]])
+    segments = torch.tensor([[[1.0, 1.0], [3.5, 4.0]]], requires_grad=True)  # the first is as near to the third view
+    loss = kernels.segment_match(segments, views)
+    loss.backward()
+    assert loss.item() == pytest.approx((1 + 1 + 0.5 + 0) / 4)
+    assert segments.grad.tolist() == [[[0.25, 0.25], [-0.25, 0.0]]]
+
+
+def test_packed_captions_do_not_see_each_other():
+    q, k, v = torch.randn(3, 2, 4, 9, 8, dtype=torch.double)
+    segment = torch.tensor([[0, 0, 0, 1, 1, 1, 1, -1, -1], [2, 2, 2, 2, 2, 2, 2, 2, 2]], dtype=torch.int32)
+    found = kernels.packed_attention(q, k, v, segment)
+    alone = F.scaled_dot_product_attention(q[:1, :, 3:7], k[:1, :, 3:7], v[:1, :, 3:7], is_causal=True)
+    assert torch.allclose(found[:1, :, 3:7], alone)
+    assert found.isfinite().all()
 
 
 def test_quantised_patches_come_back(case):

@@ -1,0 +1,314 @@
+"""The operations for CPUs, and for GPUs that Triton does not serve: parts that fit the cache, and explicit gradients.
+
+Nothing of size [mentions, patches, D], [images, patches, D] or [B, B] is held.  A part's numbers are made in a buffer
+that is used again and again, and made once more in the backward pass; what is kept between the two is one number per
+logit of the pooling, and one or two per row of the losses.  reference.py says what each operation means.
+
+Pooling: with v_n = mean + std * scale_n * q_n the codes q are only converted, never scaled:
+
+    <w, v_n> = <w, mean> + scale_n <std * w, q_n>       the first term is the same for all patches: softmax drops it
+    x        = mean + std * sum_n a_n scale_n q_n
+    d_n      = scale_n <std * g, q_n>
+    g_w      = std * sum_n e_n scale_n q_n / temperature,   e_n = a_n (d_n - sum_n a_n d_n)
+
+Losses: a row's cross-entropy is softplus(o - m), where m is the logit of its target and o the logarithm of the summed
+exponentials of all others; its gradient is sigmoid(o - m) at m.  Nothing cancels where the loss is nearly zero.
+
+All sums are taken in a fixed order: the same inputs and number of threads give the same bits.
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from fastzss.kernels import reference
+from fastzss.kernels.reference import class_vectors, group_pool, identity, packed_attention, used_units
+
+__all__ = [
+    "class_vectors",
+    "clip_loss",
+    "concept_loss",
+    "concept_pool",
+    "group_pool",
+    "local_loss",
+    "packed_attention",
+    "quantise",
+    "segment_match",
+    "used_units",
+]
+
+PART = 1 << 20  # numbers in a part: 4 MiB of float32, or 5 images of 256 patches and 768 channels
+LOW = -1e30  # a logit that does not count: finite, so that 0 times it is 0
+
+
+def quantise(vectors, mean, std):
+    """As reference.quantise."""
+    D = vectors.shape[-1]
+    flat = vectors.reshape(-1, D)
+    codes = torch.empty(flat.shape, dtype=torch.int8, device=flat.device)
+    scale = torch.empty(len(flat), dtype=torch.float16, device=flat.device)
+    for part in parts(len(flat), D):
+        codes[part], scale[part] = reference.quantise(flat[part], mean, std)
+    return codes.view(vectors.shape), scale.view(vectors.shape[:-1])
+
+
+def concept_pool(classes, patches, row, name, temperature):
+    """As reference.concept_pool."""
+    return _ConceptPool.apply(classes, patches, row, name, temperature)
+
+
+def concept_loss(pooled, classes, present, name, weight, scale, target="label", all_sum=identity):
+    """As reference.concept_loss."""
+    weight = weight.to(pooled.dtype)
+    total = all_sum(weight.sum().detach())
+    if len(name) == 0 or total == 0:  # no concept here: nothing to learn, yet the graph stays whole on every rank
+        return 0.0 * (classes.sum() + pooled.sum())
+    return _ConceptLoss.apply(pooled, classes, scale, present, name, weight / total, target == "argmax")
+
+
+def local_loss(classes, patches, row, name, present, weight, *, temperature, scale, target="label", all_sum=identity):
+    """As reference.local_loss."""
+    pooled = concept_pool(classes, patches, row, name, temperature)
+    return concept_loss(pooled, classes, present, name, weight, scale, target, all_sum)
+
+
+def clip_loss(images, texts, scale, first=0, all_sum=identity, all_max=identity, same=None):
+    """As reference.clip_loss."""
+    return _ClipLoss.apply(images, texts, scale, first, same, all_sum, all_max)
+
+
+def segment_match(segments, views):
+    """As reference.segment_match."""
+    with torch.no_grad():
+        wide = working(segments)
+        nearest = torch.cdist(segments.to(wide), views.to(wide), p=1.0).argmin(-1, keepdim=True)  # the first of equals
+    return (segments - views.gather(1, nearest.expand(-1, -1, views.shape[-1]))).abs().mean()
+
+
+class _ConceptPool(Function):
+    @staticmethod
+    def forward(ctx, classes, patches, row, name, temperature):
+        wide = working(classes)
+        order, groups = by_image(row, patches.tokens[0].numel())
+        sharpness = (1 if patches.std is None else patches.std.to(wide)) / temperature
+        queries = classes.to(wide)[name[order]] * sharpness  # [M, D], the mentions of an image side by side
+        attention = torch.empty(len(order), patches.tokens.shape[1], dtype=wide, device=classes.device)
+        sums = torch.empty_like(queries)
+        for images, mentions, tokens in read(patches, groups, wide):
+            logits = torch.bmm(per_image(queries[mentions], images), tokens.mT)
+            if patches.scale is None:
+                weights = torch.softmax(logits, -1)
+                attention[mentions] = weights.flatten(0, 1)
+            else:
+                scale = patches.scale[images].to(wide).unsqueeze(1)
+                weights = torch.softmax(logits.mul_(scale), -1)
+                attention[mentions] = weights.flatten(0, 1)
+                weights.mul_(scale)
+            sums[mentions] = torch.bmm(weights, tokens).flatten(0, 1)
+        if patches.std is not None:
+            sums.mul_(patches.std.to(wide)).add_(patches.mean.to(wide))
+        ctx.save_for_backward(attention, order, name)
+        ctx.patches, ctx.groups, ctx.sharpness, ctx.classes = patches, groups, sharpness, (len(classes), classes.dtype)
+        return torch.empty_like(sums).index_copy_(0, order, sums).to(classes.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        attention, order, name = ctx.saved_tensors
+        patches, wide = ctx.patches, attention.dtype
+        gradient = gradient.to(wide)[order]
+        if patches.std is not None:
+            gradient = gradient.mul_(patches.std.to(wide))
+        out = torch.empty_like(gradient)
+        for images, mentions, tokens in read(patches, ctx.groups, wide):
+            along = torch.bmm(per_image(gradient[mentions], images), tokens.mT)
+            weights = per_image(attention[mentions], images)
+            if patches.scale is not None:
+                scale = patches.scale[images].to(wide).unsqueeze(1)
+                along.mul_(scale)
+            along.sub_((weights * along).sum(-1, keepdim=True)).mul_(weights)
+            if patches.scale is not None:
+                along.mul_(scale)
+            out[mentions] = torch.bmm(along, tokens).flatten(0, 1)
+        names, dtype = ctx.classes
+        sums = torch.zeros(names, out.shape[1], dtype=wide, device=out.device)
+        return sums.index_add_(0, name[order], out.mul_(ctx.sharpness)).to(dtype), None, None, None, None
+
+
+def by_image(row, size):
+    """Put the mentions in an order in which equal parts can be cut from them.
+
+    Args:
+        row: [M] image of each mention.
+        size: numbers in one image.
+
+    Returns:
+        order [M]: the mentions sorted by how many their image has, then by image; and a list of (images, mentions):
+        parts of `order` whose images [i] all have the same number of mentions, so that nothing needs padding.
+    """
+    images, image, count = row.unique(return_inverse=True, return_counts=True)
+    ranked = count.argsort(stable=True)
+    place = torch.empty_like(ranked)
+    place[ranked] = torch.arange(len(ranked), device=row.device)
+    order = place[image].argsort(stable=True)
+    groups, at, begin = [], 0, 0
+    most = max(1, PART // size)
+    for each, number in zip(*(t.tolist() for t in count[ranked].unique_consecutive(return_counts=True)), strict=True):
+        for done in range(0, number, most):
+            some = min(most, number - done)
+            groups.append((images[ranked[at : at + some]], slice(begin, begin + some * each)))
+            at, begin = at + some, begin + some * each
+    return order, groups
+
+
+def read(patches, groups, dtype):
+    """Yield (images, mentions, tokens [i, N, D] converted to dtype); tokens are overwritten by the next part."""
+    most = max((len(images) for images, _ in groups), default=0)
+    buffer = torch.empty(most, *patches.tokens.shape[1:], dtype=dtype, device=patches.tokens.device)
+    for images, mentions in groups:
+        for place, image in enumerate(images.tolist()):
+            buffer[place].copy_(patches.tokens[image])
+        yield images, mentions, buffer[: len(images)]
+
+
+def per_image(rows, images):
+    """[i * c, *] -> [i, c, *]."""
+    return rows.unflatten(0, (len(images), -1))
+
+
+class _ConceptLoss(Function):
+    @staticmethod
+    def forward(ctx, pooled, classes, scale, present, name, share, argmax):
+        wide = working(pooled)
+        table, sharpness = classes.to(wide), torch.as_tensor(scale, dtype=wide, device=pooled.device)
+        target, matched, others = name.long().clone(), *torch.empty(2, len(name), dtype=wide, device=pooled.device)
+        for part in parts(len(name), len(classes)):
+            logits = (unit(pooled[part].to(wide))[0] * sharpness) @ table.T
+            logits.masked_fill_(~present, -torch.inf)
+            if argmax:
+                target[part] = logits.argmax(-1)
+            matched[part], others[part] = against(logits, target[part])
+        ctx.save_for_backward(pooled, classes, sharpness, present, target, matched, others, share)
+        return (softplus(others - matched) * share).sum().to(pooled.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        pooled, classes, sharpness, present, target, matched, others, share = ctx.saved_tensors
+        wide = matched.dtype
+        table = classes.to(wide)
+        share = share.to(wide) * gradient.to(wide)
+        log_total = torch.logaddexp(others, matched)
+        wrong = share * torch.sigmoid(others - matched)
+        for_pooled, for_classes, for_scale = torch.empty_like(pooled), torch.zeros_like(table), 0.0
+        for part in parts(len(target), len(classes)):
+            units, length = unit(pooled[part].to(wide))
+            logits = (units * sharpness) @ table.T
+            logits.masked_fill_(~present, -torch.inf)
+            logits.sub_(log_total[part].unsqueeze(1)).exp_().mul_(share[part].unsqueeze(1))
+            logits.scatter_(1, target[part].unsqueeze(1), -wrong[part].unsqueeze(1))
+            for_classes.addmm_(logits.T, units)
+            along = logits @ table
+            across = (along * units).sum(1, keepdim=True)
+            for_scale = for_scale + across.sum()
+            for_pooled[part] = (along - across * units) * (sharpness / length)
+        wanted = ctx.needs_input_grad[2]
+        return for_pooled, (for_classes * sharpness).to(classes.dtype), for_scale if wanted else None, *[None] * 4
+
+
+class _ClipLoss(Function):
+    @staticmethod
+    def forward(ctx, images, texts, scale, first, same, all_sum, all_max):
+        wide = working(texts)
+        B, b = len(images), len(texts)
+        own = slice(first, first + b)
+        sharpness = torch.as_tensor(scale, dtype=wide, device=texts.device)
+        matched = torch.zeros(B, dtype=wide, device=texts.device)  # of the pairs; of other ranks' by the sum below
+        matched[own] = (images[own].to(wide) * texts.to(wide)).sum(1) * sharpness
+        by_text = torch.empty(b, dtype=wide, device=texts.device)
+        by_image = torch.full_like(matched, LOW)
+        for part, logits in others_of(images, texts, sharpness, first, same):
+            by_text[part] = logits.logsumexp(1)
+            by_image = torch.logaddexp(by_image, logits.logsumexp(0))
+        top = all_max(by_image)
+        sums, matched = all_sum(torch.stack([(by_image - top).exp(), matched]))
+        by_image = top + sums.log()
+        ctx.save_for_backward(images, texts, sharpness, matched, by_image, by_text, same)
+        ctx.first, ctx.all_sum = first, all_sum
+        return (softplus(by_image[own] - matched[own]) + softplus(by_text - matched[own])).sum() / (2 * B)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        images, texts, sharpness, matched, by_image, by_text, same = ctx.saved_tensors
+        first, wide = ctx.first, matched.dtype
+        own = slice(first, first + len(texts))
+        share = torch.zeros_like(matched)
+        share[own] = gradient.to(wide) / (2 * len(images))
+        wrong = share[own] * (torch.sigmoid(by_image[own] - matched[own]) + torch.sigmoid(by_text - matched[own]))
+        text_total = torch.logaddexp(by_text, matched[own]).unsqueeze(1)
+        text_share = share[own].unsqueeze(1)
+        image_total = torch.logaddexp(by_image, matched)
+        image_share = ctx.all_sum(share)
+        table = images.to(wide)
+        for_texts, for_scale = torch.empty_like(texts), 0.0
+        learns = ctx.needs_input_grad[2]
+        for part, logits in others_of(images, texts, sharpness, first, same):
+            slope = (logits - text_total[part]).exp_().mul_(text_share[part])
+            turned = (logits - image_total).exp_().mul_(image_share)
+            if learns:  # against the pair's own logit: the sum over all logits would cancel
+                for_scale = for_scale + total((logits - matched[own][part].unsqueeze(1)).mul_(slope))
+                for_scale = for_scale + total(logits.sub_(matched).mul_(turned))
+            slope.add_(turned).diagonal(first + part.start).copy_(-wrong[part])
+            for_texts[part] = torch.mm(slope, table).mul_(sharpness)
+        return None, for_texts, (for_scale / sharpness.double()).to(wide) if learns else None, *[None] * 4
+
+
+def others_of(images, texts, sharpness, first, same):
+    """Yield (part, logits [p, B] of some texts): LOW at their own image and its twins; overwritten by the next."""
+    wide = sharpness.dtype
+    columns = images.to(wide).T
+    buffer = None
+    for part in parts(len(texts), len(images)):
+        if buffer is None:
+            buffer = columns.new_empty(part.stop, len(images))
+        logits = torch.mm(texts[part].to(wide) * sharpness, columns, out=buffer[: part.stop - part.start])
+        if same is not None:
+            logits.masked_fill_(same[first:][part].unsqueeze(1) == same, LOW)
+        logits.diagonal(first + part.start).fill_(LOW)
+        yield part, logits
+
+
+def parts(rows, columns):
+    """Slices of `rows` rows, of at most PART numbers each."""
+    step = max(1, PART // max(1, columns))
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
+def working(tensor: Tensor):
+    """The dtype to compute in: float64 stays, all else is float32."""
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def unit(rows):
+    """(rows of length 1, their lengths), as F.normalize has them."""
+    length = rows.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    return rows / length, length
+
+
+def softplus(x):
+    """log(1 + exp(x)); F.softplus is x itself above 20."""
+    return torch.logaddexp(x, torch.zeros_like(x))
+
+
+def total(matrix):
+    """Its sum, float64; rows in their own dtype, which is many times faster."""
+    return matrix.sum(1).sum(dtype=torch.float64)
+
+
+def against(logits, target):
+    """(logit of the target, log-sum-exp of the others), each [rows]; overwrites the target's logits."""
+    at = target.unsqueeze(1)
+    matched = logits.gather(1, at).squeeze(1)
+    return matched, logits.scatter_(1, at, -torch.inf).logsumexp(1)
