@@ -19,18 +19,14 @@ Sizes: n images in the store, N patches, D channels, M mentions, K classes, G <=
 """
 
 import math
-import os
 
 import torch
 import triton
 import triton.language as tl
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from fastzss.kernels import chunked
-from fastzss.kernels.configs import SHARED, AotCase, Budget, arch_of, chunks, options, short
-
-MENTIONS = 16  # of one program: the smallest side of a tensor-core product
-STORAGES = (torch.int8, torch.float16, torch.float32)
+from fastzss.kernels.configs import SHARED, AotCase, Budget
+from fastzss.kernels.patch_tiles import MENTIONS, STORAGES, arguments, fits, groups, launch_options, pool_case
 
 
 @triton.jit
@@ -289,83 +285,6 @@ def sum_by_class(values, name, names):
     return sums
 
 
-def groups(row, size):
-    """(order, first): mentions by image, and where in that order the groups of at most `size` of one image begin.
-
-    Group g has the mentions order[first[g] : first[g + 1]]; there are as many groups as mentions, the last ones empty,
-    so that nothing here waits for the device.
-    """
-    order = row.argsort(stable=True)
-    ordered = row[order]
-    place = torch.arange(len(row), device=row.device)
-    begins = (place - torch.searchsorted(ordered, ordered)) % size == 0
-    count = torch.arange(1, len(row) + 2, device=row.device)
-    return order, torch.searchsorted(begins.cumsum(0), count)
-
-
-def describable(tokens, DC):
-    """Whether a descriptor for TMA can be made of a tensor: all in multiples of 16 bytes."""
-    strides = tokens.stride(0) * tokens.itemsize, tokens.stride(1) * tokens.itemsize
-    return tokens.data_ptr() % 16 == 0 and not any(s % 16 for s in strides) and tokens.stride(2) == 1 and DC <= 256
-
-
-def arguments(patches, launch):
-    """(tensors, strides): the patches as the kernels take them."""
-    tokens, scale, mean, std = patches
-    if tokens.stride(2) != 1:
-        tokens = tokens.contiguous()
-    if scale is not None:
-        scale = scale if scale.stride(1) == 1 else scale.contiguous()
-        mean, std = mean.contiguous(), std.contiguous()
-    strides = tokens.stride(0), tokens.stride(1), 0 if scale is None else scale.stride(0)
-    if launch["TMA"]:
-        tokens = TensorDescriptor(tokens, list(tokens.shape), list(tokens.stride()), [1, launch["BN"], launch["DC"]])
-    return (tokens, scale, mean, std), strides
-
-
-def defaults(op, arch, storage, D):
-    """Launch options where nothing was measured: what neither spills nor exceeds the shared memory."""
-    DC, count = chunks(D)
-    row, queries = storage.itemsize * DC * count, MENTIONS * 2 * DC * count  # bytes
-    if storage == torch.float32:
-        BN, stages = 16, 1 if arch in (80, 86) and op != "pool_backward" else 2
-    else:
-        sizes = [(32, 3), (32, 2), (16, 3), (16, 2), (16, 1)]
-        # for want of registers: int8 is widened in them, and the step holds more
-        few = storage == torch.int8 or op == "step"
-        if few and D > (384 if storage == torch.int8 and op == "step" else 768):
-            sizes = sizes[2:]
-        limit = SHARED.get(arch, SHARED[90])
-        BN, stages = next((s for s in sizes if s[0] * s[1] * row + queries <= limit), sizes[-1])
-    # descriptors from sm_90 on; the interpreter has them too
-    tma = arch not in (80, 86) and storage != torch.float32 and DC <= 256
-    # where maxnreg is given, the assembler would else aim at more programs at a time, and spill a little for it
-    launch = dict(BN=BN, TMA=tma, num_warps=8, num_stages=stages)
-    if op != "pool_backward":
-        launch["LEAN"] = storage == torch.float32 or op == "step" and storage == torch.int8 and D > 192
-    if op == "step":
-        launch["BK"] = 32 if storage != torch.float32 and D <= 384 else 16
-        if D <= 192 or D <= 384 and storage == torch.float16:
-            launch["maxnreg"] = 168 if D <= 192 and storage != torch.float32 else 232
-    elif storage == torch.float32 and D <= 384 and (op == "pool_forward" or D > 128):
-        launch["num_warps"] = 4
-    return launch
-
-
-def launch_options(op, tokens, forced):
-    """All constexprs and launch options of a kernel that reads patches, apart from their sizes."""
-    storage, (_, N, D), arch = tokens.dtype, tokens.shape, arch_of(tokens.device)
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    # the interpreter is wrong on bfloat16 and rounds float16 products: there everything is float32
-    half = storage.itemsize <= 2 and not interpreted
-    launch = options(op, arch, D, N, storage, defaults(op, arch, storage, D))
-    launch |= dict(zip(("DC", "CHUNKS"), chunks(D), strict=True))
-    launch |= dict(BM=MENTIONS, COMPUTE=tl.float16 if half else tl.float32) | forced
-    if launch["TMA"] and not describable(tokens, launch["DC"]):
-        launch |= dict(TMA=False, BN=min(launch["BN"], 16))  # pointers take more registers
-    return launch
-
-
 class _ConceptPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx, classes, tokens, scale, mean, std, row, name, temperature, group, forced):
@@ -414,14 +333,6 @@ def concept_pool(classes, patches, row, name, temperature, *, group=MENTIONS, **
     return _ConceptPool.apply(classes, *patches, row, name, temperature, group, forced)
 
 
-def fits(patches, device):
-    """Whether the kernels hold this storage; else the chunked form serves it."""
-    D, small = patches.tokens.shape[2], arch_of(device) == 86
-    if patches.tokens.dtype == torch.float32:
-        return D <= (512 if small else 1024)
-    return patches.tokens.dtype in STORAGES and D <= (1024 if small else 1536)
-
-
 def aot_cases():
     """The kernels of this file as configs.AotCase."""
     for storage in STORAGES:
@@ -439,31 +350,4 @@ def aot_cases():
         dict(D=768, BR=16, BD=128),
         dict(num_warps=4, num_stages=3),
         {arch: Budget(128, SHARED[80]) for arch in (80, 90, 100)},
-    )
-
-
-def pool_case(op, kernel, storage, N, D, arch, **more):
-    """AotCase of a kernel that reads patches."""
-    launch = {**options(op, arch, D, N, storage, defaults(op, arch, storage, D)), **more}
-    half = storage.itemsize <= 2
-    DC, count = chunks(D)
-    types = dict.fromkeys(("image_stride", "patch_stride", "scale_stride"), "i64")
-    types |= dict.fromkeys(("name", "row", "order", "first", "chosen"), "*i64") | {"present": "*i1", "K": "i32"}
-    types["candidates"] = "*fp16" if half else "*fp32"
-    types |= dict.fromkeys(("sharpness", "inverse_temperature", "logit_scale"), "fp32")
-    types = dict.fromkeys(kernel.arg_names, "*fp32") | types | {"tokens": f"*{short(storage)}", "scale": "*fp16"}
-    if launch["TMA"]:
-        types["tokens"] = f"tensordesc<{short(storage)}[1,{launch['BN']},{DC}]>"
-    constants = dict(N=N, D=D, BM=MENTIONS, DC=DC, CHUNKS=count, **launch)
-    constants |= dict(COMPUTE=tl.float16 if half else tl.float32)
-    if storage != torch.int8:
-        constants |= dict(scale=None, mean=None, std=None)
-    name = f"{op}-{short(storage)}-N{N}-D{D}"
-    return AotCase(
-        name,
-        kernel,
-        {k: t for k, t in types.items() if k in kernel.arg_names},
-        {k: v for k, v in constants.items() if k in kernel.arg_names},
-        {k: v for k, v in launch.items() if k in ("num_warps", "num_stages", "maxnreg")},
-        {arch: Budget(255, SHARED[arch], ("HMMA",) * half + ("UTMALDG",) * launch["TMA"])},
     )

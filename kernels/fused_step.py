@@ -29,24 +29,18 @@ import triton.language as tl
 from fastzss.kernels import chunked
 from fastzss.kernels.configs import AotCase, Budget
 from fastzss.kernels.fused_pool import (
-    MENTIONS,
-    STORAGES,
-    arguments,
     attend,
     channel_row,
     channel_rows,
     concept_pool,
-    fits,
-    groups,
-    launch_options,
     patch_scales,
     patch_tile,
-    pool_case,
     power_of_two,
     query_chunk,
     store_rows,
     sum_by_class,
 )
+from fastzss.kernels.patch_tiles import MENTIONS, STORAGES, arguments, fits, groups, launch_options, pool_case
 from fastzss.kernels.reference import identity
 
 

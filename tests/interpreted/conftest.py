@@ -1,4 +1,4 @@
-"""These tests need a process that has Triton's interpreter from its start: tests/test_interpreter.py runs them in one."""
+"""These tests need a process with Triton's interpreter from its start: tests/test_interpreter.py runs them in one."""
 
 import os
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 import triton.language as tl
 
-from fastzss.kernels import fused_pool, reference
+from fastzss.kernels import fused_pool, patch_tiles, reference
 from fastzss.kernels.configs import arch_of, chunks, options
 
 pytestmark = pytest.mark.usefixtures("poison")
@@ -173,7 +173,7 @@ def test_a_class_with_many_mentions_and_one_with_none():
 
 def test_groups_are_of_one_image_and_at_most_so_many():
     row = torch.tensor([7, 2, 7, 7, 2, 9])
-    order, first = fused_pool.groups(row, 2)
+    order, first = patch_tiles.groups(row, 2)
     cut = [order[a:b].tolist() for a, b in zip(first[:-1], first[1:], strict=True)]
     assert cut == [[1, 4], [0, 2], [3], [5], [], []]
 
