@@ -84,7 +84,6 @@ class Eye:
     def __init__(self, source, vision, plan, batch):
         self.source, self.vision, self.plan, self.batch = source, vision, plan, batch
         self.order = plan.order()
-        self.unreadable = 0
 
     def shard(self, shard, bar):
         """(patches [S, N, D], globals [S, G, D], valid [S]) of a shard's rows."""
@@ -108,7 +107,6 @@ class Eye:
         try:
             return self.vision.pixels(self.source.image(index))
         except ImageUnreadable as problem:
-            self.unreadable += 1
             log.warning("%s; its row stays empty", problem)
             return None
 
