@@ -21,6 +21,7 @@ setup(
         "fastzss.kernels",
         "fastzss.store",
         "fastzss.world",
+        "fastzss.world.things",
     ],
     package_dir={"fastzss": "fastzss", "fastzss.kernels": "kernels"},
     package_data={"fastzss.data": ["*.safetensors", "*.md"]},

@@ -24,12 +24,20 @@ COLOURS = {
     "grey": (142, 144, 150),
     "black": (48, 48, 54),
 }
+GLASS = (176, 216, 236)
+CREAM = (250, 240, 214)
 
 
 def shade(colour, amount):
     """Darker for amount < 0, lighter for amount > 0; -1 is black, 1 is white."""
     target = 255 if amount > 0 else 0
     return tuple(round(c + (target - c) * abs(amount)) for c in colour)
+
+
+def varied(random, colour, by=12):
+    """The same colour to the eye, a little different to the pixel."""
+    light = random.uniform(-by, by)
+    return tuple(min(255, max(0, round(c + light + random.uniform(-by / 2, by / 2)))) for c in colour)
 
 
 def box(left, top, right, bottom):
