@@ -26,9 +26,9 @@ from fastzss.config import build
 from fastzss.evaluate import ceiling, class_means, evaluate
 from fastzss.extract import extract
 from fastzss.protocols import world_set
-from fastzss.report import Scene, write_report
+from fastzss.report import ROWS, SCORES, Scene, write_report
 from fastzss.runs import Run
-from fastzss.segment import Model, load
+from fastzss.segment import READOUTS, Model, load
 from fastzss.settings import RECIPES, ExtractConfig, TrainConfig
 from fastzss.store import PatchStore
 from fastzss.text import PRESETS, TextTower
@@ -36,6 +36,7 @@ from fastzss.training import train
 
 log = logging.getLogger("fastzss")
 
+SPLITS = ("test", "combinations", "drawings", "large")
 SCENES = 6  # pictures of the report: test scenes at equal distances, not chosen by hand
 
 
@@ -63,30 +64,19 @@ def demo(config):
                 train(replace(recipe, out=out, local_weight=weight, seed=seed))
             runs[row].append(out)
 
-    data = world_set(f"world:test,n={tests}")
     with stage("evaluate", times):
         models = {row: [load(out, config.device) for out in outs] for row, outs in runs.items()}
         model = models["global + local"][0]
-        classifiers = {("class means", 0): class_means(model.vision, world_set(f"world:train,n={means}"))}
-        for seed in range(config.seeds):
-            classifiers["random text", seed] = untrained(model, seed).class_vectors(data.names)
-            classifiers["global + local", seed] = models["global + local"][seed].class_vectors(data.names)
-            for readout in ("eot", "concept"):
-                classifiers[f"global only, {readout}", seed] = models["global only"][seed].class_vectors(
-                    data.names, readout
-                )
-        found = evaluate(model.vision, classifiers, data)
-        found["ceiling", 0] = ceiling(model.vision.grid, data)
+        means = class_means(model.vision, world_set(f"world:train,n={means}"))
+        found = {split: judge(split, tests, models, means) for split in SPLITS}
         # the readout that serves the global loss best, in its favour
-        best = max(
-            ("eot", "concept"),
-            key=lambda r: np.mean([found[f"global only, {r}", s]["all"] for s in range(config.seeds)]),
-        )
-        for seed in range(config.seeds):
-            found["global only", seed] = found[f"global only, {best}", seed]
+        best = max(READOUTS, key=lambda r: np.mean([s["all"] for s in found["test"][f"global only, {r}"]]))
+    rows = []
+    for split, scores in found.items():
+        scores["global only"] = scores[f"global only, {best}"]
+        rows += [table_row(row, split, scores[row]) for row in ROWS if row in scores]
 
-    names = ("random text", "global only", "global + local", "class means", "ceiling")
-    rows = [table_row(row, [s for (name, _), s in sorted(found.items()) if name == row]) for row in names]
+    data = world_set(f"world:test,n={tests}")
     concepts = PatchStore(store).concepts()
     report = {
         "title": "fastzss demo",
@@ -95,7 +85,7 @@ def demo(config):
         "rows": rows,
         "classes": {
             "names": list(data.names),
-            "iou": {row: found[row, 0]["classes"] for row in ("global only", "global + local", "class means")},
+            "iou": {row: found["test"][row][0]["classes"] for row in ("global only", "global + local", "class means")},
         },
         "curves": {row: Run(outs[0]).metrics() for row, outs in runs.items()},
         "times": times,
@@ -107,10 +97,8 @@ def demo(config):
         "readout": {"global only": best, "global + local": model.readout},
     }
     path = write_report(config.out, report, pictures(model, data))
-    return {
-        **{row["row"]: {k: round(row[k], 1) for k in ("all", "things", "stuff")} for row in rows},
-        "report": str(path),
-    }
+    table = {f"{row['split']}, {row['row']}": {key: round(row[key], 1) for key in SCORES if key in row} for row in rows}
+    return {**table, "report": str(path)}
 
 
 @contextmanager
@@ -122,6 +110,24 @@ def stage(name, times):
     times[name] = round(times.get(name, 0) + time.perf_counter() - began, 1)
 
 
+def judge(split, n, models, means):
+    """{row: the scores of each seed} on n scenes of a split of the world."""
+    data = world_set(f"world:{split},n={n}")
+    vision, classifiers = models["global + local"][0].vision, {}
+    for seed, (both, only) in enumerate(zip(models["global + local"], models["global only"], strict=True)):
+        classifiers["random text", seed] = untrained(both, seed).class_vectors(data.names)
+        classifiers["global + local", seed] = both.class_vectors(data.names)
+        for readout in READOUTS:
+            classifiers[f"global only, {readout}", seed] = only.class_vectors(data.names, readout)
+    if data.names == world.NAMES:
+        classifiers["class means", 0] = means
+    scores = evaluate(vision, classifiers, data)
+    found = {}
+    for name, seed in sorted(classifiers):
+        found.setdefault(name, []).append(scores[name, seed])
+    return {**found, "ceiling": [ceiling(vision.grid[0], data)]}
+
+
 def untrained(model, seed):
     """The same model with a text tower that has learned nothing."""
     torch.manual_seed(seed)
@@ -129,9 +135,9 @@ def untrained(model, seed):
     return Model(model.vision, tower, model.readout)
 
 
-def table_row(name, seeds, split="test"):
+def table_row(name, split, seeds):
     """Means over the seeds, and the seeds."""
-    keys = ("all", "things", "stuff")
+    keys = [key for key in SCORES if key in seeds[0]]
     return {
         "row": name,
         "split": split,

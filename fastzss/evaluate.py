@@ -36,14 +36,14 @@ def scores(matrix, groups):
     }
 
 
-def ceiling(grid, data):
-    """Scores of the best mask that a grid of patches can draw: its cells' true classes, brought to the image's size."""
+def ceiling(cells, data):
+    """Scores of the best mask a grid can draw with `cells` along an image's short side: of each cell its true class."""
     K = len(data.names)
     matrix = np.zeros((K, K), np.int64)
     for index in range(len(data)):
         _, truth = data.read(index)
-        shares = shares_of(truth, K, grid)
-        matrix += confusion(truth, winners(shares, truth.shape)[1].numpy(), K)
+        grid = tuple(round(side * cells / min(truth.shape)) for side in truth.shape)
+        matrix += confusion(truth, winners(shares_of(truth, K, grid), truth.shape)[1].numpy(), K)
     return scores(matrix, data.groups)
 
 

@@ -35,14 +35,17 @@ def world_set(data):
     source = open_source(data or "world:test,n=200")
     if not isinstance(source, World):
         raise UserError(f"--data {data}: the protocol world takes {World.form}", code=2)
-    things = len(world.THINGS)
+    groups = world.groups(source.split)
+    names = tuple(name for group in groups.values() for name in group)
+    if source.split == "combinations":
+        groups |= {"unseen": world.UNSEEN, "seen": world.SEEN}
 
     def read(index):
         scene = source.scene(index)
         return scene.image, scene.mask
 
-    groups = {"things": list(range(things)), "stuff": list(range(things, len(world.NAMES)))}
-    return EvaluationSet(world.NAMES, groups, source.ids, read)
+    groups = {group: [names.index(name) for name in members] for group, members in groups.items()}
+    return EvaluationSet(names, groups, source.ids, read)
 
 
 def folder_set(data):

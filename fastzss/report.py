@@ -3,8 +3,8 @@
 The report is a dict of plain values; every key is optional:
 
     title, intro, date, command   str
-    rows      [{"row": name, "split": "test", "all": mIoU, "things": mIoU, "stuff": mIoU,
-                "seeds": [{"seed": 0, "all": ..., "things": ..., "stuff": ...}, ...]}]   points 0..100, means over seeds
+    rows      [{"row": name, "split": "test", "all": mIoU, "things": mIoU, ... (those of SCORES that it has),
+                "seeds": [{"seed": 0, "all": ..., "things": ..., ...}, ...]}]   points 0..100, means over seeds
     classes   {"names": [K names], "iou": {row: [K points, or None where a class occurs nowhere]}}
     curves    {run: [{"step": ..., "loss_global": ..., "loss_local": ..., ...}]}   as a run's metrics.jsonl has them
     times     {stage: seconds}, in order
@@ -27,7 +27,7 @@ from PIL import Image
 from fastzss.drawing import css, curve_svg, data_uri, fitted, overlay, palette
 from fastzss.store.files import write_file
 
-SCORES = ("all", "things", "stuff")
+SCORES = ("all", "things", "stuff", "unseen", "seen")
 ROWS = {  # the rows we know: colour, meaning
     "random text": ("faint", "the same model with a text encoder that has learned nothing: what chance gives"),
     "global only": ("second", "trained with the loss between whole captions and whole images alone"),

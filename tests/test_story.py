@@ -44,11 +44,12 @@ def test_from_images_to_a_report(tmp_path):
     assert done.returncode == 0, done.stderr
     assert Path(json.loads(done.stdout)["report"]) == out / "report.html"
     report = json.loads((out / "report.json").read_text())
-    rows = {row["row"]: row for row in report["rows"]}
+    assert list(dict.fromkeys(row["split"] for row in report["rows"])) == ["test", "combinations", "drawings", "large"]
+    for row in report["rows"]:
+        assert len(row["seeds"]) == 1 and row["seeds"][0]["all"] == row["all"]
+        assert ("unseen" in row) == (row["split"] == "combinations")
+    rows = {row["row"]: row for row in report["rows"] if row["split"] == "test"}
     assert list(rows) == ["random text", "global only", "global + local", "class means", "ceiling"]
-    for row in rows.values():
-        assert row["split"] == "test" and len(row["seeds"]) == 1
-        assert row["seeds"][0]["all"] == row["all"]
     assert rows["random text"]["all"] < 15
     assert rows["global + local"]["all"] > 2 * rows["random text"]["all"]
     assert rows["class means"]["all"] < rows["ceiling"]["all"] < 100

@@ -14,6 +14,7 @@ from PIL import Image
 
 from fastzss import world
 from fastzss.world.captions import plural
+from fastzss.world.scene import Beyond
 
 MAKE_WORLD = Path(__file__).parents[1] / "tools" / "make_world.py"
 COLOUR_TABLE = np.array(list(world.COLOURS.values()), float)
@@ -21,7 +22,7 @@ COLOUR_TABLE = np.array(list(world.COLOURS.values()), float)
 
 @cache
 def scenes():
-    return [world.scene("train", index) for index in range(300)]
+    return [world.scene("train", index) for index in range(500)]
 
 
 @cache
@@ -80,7 +81,7 @@ def test_scene_has_the_promised_form():
 def test_every_class_is_drawn_and_no_other():
     pixels = sum(np.bincount(scene.mask.ravel(), minlength=256) for scene in scenes())
     assert pixels[len(world.NAMES) :].sum() == 0
-    assert (pixels[: len(world.NAMES)] > 300 * 128 * 128 / 200).all()
+    assert (pixels[: len(world.NAMES)] > 0.0015 * pixels.sum()).all()
     things = sum(pixels[: len(world.THINGS)]) / pixels.sum()
     assert 0.15 < things < 0.5
     for scene in scenes():
@@ -130,6 +131,59 @@ def test_counts_are_true():
             for count, _, word in re.findall(r"\b(two|three|four) ((?:[a-z]+ )?)([a-z]+)", caption.lower()):
                 if word in words_of():
                     assert (scene.mask == world.NAMES.index(words_of()[word])).sum() > 300, (caption, count)
+
+
+def test_unseen_combinations_are_drawn_in_their_own_split_alone():
+    shown = Counter(name for index in range(60) for name in visible("combinations", index))
+    assert set(shown) <= set(world.UNSEEN + world.SEEN + world.STUFFS)
+    assert sum(shown[name] for name in world.UNSEEN) > 30 and sum(shown[name] for name in world.SEEN) > 30
+    told = " ".join(caption.lower() for scene in scenes() for caption in scene.captions)
+    others = [world.scene(split, index) for split in ("drawings", "large", "test") for index in range(100)]
+    told += " ".join(caption.lower() for scene in others for caption in scene.captions)
+    for phrase in world.UNSEEN:
+        colour, name = phrase.split()
+        words = {name, *world.SYNONYMS.get(name, ())}
+        assert not re.search(rf"\b{colour} ({'|'.join(words | set(map(plural, words)))})\b", told), phrase
+    assert any(phrase in told for phrase in world.SEEN)
+    assert not set(world.UNSEEN) & set(world.SEEN)
+
+
+def visible(split, index):
+    names = [name for group in world.groups(split).values() for name in group]
+    return [names[k] for k in np.unique(world.scene(split, index).mask)]
+
+
+def test_the_colours_of_combinations_are_those_of_their_phrases():
+    names = [name for group in world.groups("combinations").values() for name in group]
+    for index in range(40):
+        scene = world.scene("combinations", index)
+        for k in np.unique(scene.mask):
+            colour = names[k].split()[0]
+            if (scene.mask == k).sum() > 400 and colour in world.COLOURS:
+                pixels = np.asarray(scene.image, float)[scene.mask == k]
+                nearest = ((pixels[:, None] - COLOUR_TABLE) ** 2).sum(-1).argmin(1)
+                assert (nearest == list(world.COLOURS).index(colour)).mean() > 0.08, (index, names[k])
+
+
+def test_new_drawings_have_parameters_outside_the_usual_ranges():
+    random = Beyond(0)
+    drawn = np.array([random.uniform(2, 5) for _ in range(500)])
+    assert ((drawn < 2) | (drawn > 5)).all() and 1 <= drawn.min() < 1.3 and 5.7 < drawn.max() <= 6
+    assert 150 < (drawn < 2).sum() < 350
+    assert [random.choice("ab") for _ in range(20)].count("a") not in (0, 20)
+    # and every class survives them
+    seen = Counter(name for index in range(80) for name in visible("drawings", index))
+    assert set(seen) == set(world.NAMES)
+
+
+def test_large_scenes_have_other_sizes_and_aspects_and_more_in_them():
+    large = [world.scene("large", index) for index in range(40)]
+    assert {min(scene.image.size) for scene in large} == {96, 128, 192, 256}
+    for scene in large:
+        assert scene.mask.shape == scene.image.size[::-1]
+        assert 1.15 < max(scene.image.size) / min(scene.image.size) < 2.55
+    classes = [len(set(np.unique(scene.mask)) & set(range(len(world.THINGS)))) for scene in large]
+    assert np.mean(classes) > 1.2 * np.mean([len(set(visible("test", k)) & set(world.THINGS)) for k in range(100)])
 
 
 def test_drawings_stand_where_the_mask_says():

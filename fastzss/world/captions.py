@@ -16,14 +16,34 @@ SYNONYMS = {
     "fish": (),
     "flower": ("blossom",),
     "mushroom": ("toadstool",),
+    "apple": (),
+    "bird": (),
+    "snail": (),
+    "butterfly": (),
     "star": (),
+    "moon": (),
+    "kite": (),
+    "balloon": (),
+    "rocket": ("spaceship",),
+    "cup": ("mug",),
+    "clock": (),
+    "chair": (),
+    "key": (),
+    "bell": (),
+    "ladder": (),
+    "ball": (),
+    "umbrella": ("parasol",),
     "grass": ("lawn",),
     "sand": ("beach",),
     "water": (),
     "brick": (),
+    "snow": (),
+    "wood": (),
+    "sky": (),
+    "stone": (),
 }
 PLURALS = {"fish": "fish"}
-COUNTS = ("no", "one", "two", "three", "four")
+COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 STUFF_PHRASES = {
     "grass": ("grass", "the grass", "the grass", "green grass"),
     "lawn": ("a lawn", "the lawn"),
@@ -31,6 +51,10 @@ STUFF_PHRASES = {
     "beach": ("a beach", "the beach"),
     "water": ("water", "the water", "the water", "cool water"),
     "brick": ("brick", "the brick", "a brick wall", "plain brick"),
+    "snow": ("snow", "the snow", "the snow", "fresh snow"),
+    "wood": ("wood", "the wood", "bare wood", "old wood"),
+    "sky": ("sky", "the sky", "the sky", "a wide sky"),
+    "stone": ("stone", "the stone", "rough stone", "a stone wall"),
 }
 
 OPENINGS = ("a picture of ", "a drawing of ", "here we see ", "look, ", "a quiet scene with ", "we found ", "I drew ")
@@ -39,7 +63,7 @@ BETWEEN = (" and ", " and ", " with ", " next to ", " beside ")
 
 
 class Seen(NamedTuple):
-    """One visible thing: class, colour, centre (0 to 1, y downwards), length in pixels, the stuff beneath it."""
+    """A visible thing: class, colour, centre (0 to 1, y downwards), length in a picture of 128 pixels, ground."""
 
     name: str
     colour: str
@@ -81,7 +105,8 @@ def thing_phrase(random, group):
     if len(group) == 1:
         phrase = " ".join(adjectives + [word])
         return random.choice(("the " + phrase, "one " + phrase)) if random.random() < 0.12 else with_article(phrase)
-    count = random.choice((COUNTS[len(group)],) * 4 + ("some", "several" if len(group) > 2 else "a pair of"))
+    number = COUNTS[len(group)] if len(group) < len(COUNTS) else "many"
+    count = random.choice((number,) * 4 + ("some", "several" if len(group) > 2 else "a pair of"))
     return " ".join([count] + adjectives + [plural(word)])
 
 
@@ -148,7 +173,8 @@ def make_caption(random, things, stuffs):
         sentence, open_ended = say_things(random, groups)
         grounds = {thing.ground for group in groups for thing in group}
         if stuffs and open_ended and grounds == set(stuffs) and random.random() < 0.75:
-            sentence += random.choice((" on ", " on ", " over ", " upon ")) + say_stuffs(random, stuffs)
+            where = (" in ", " in ", " under ") if "sky" in stuffs else (" on ", " on ", " over ", " upon ")
+            sentence += random.choice(where) + say_stuffs(random, stuffs)
         elif stuffs and random.random() < 0.25:
             sentence = say_stuffs(random, stuffs) + " with " + sentence
         elif stuffs:
