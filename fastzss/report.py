@@ -35,9 +35,15 @@ ROWS = {  # the rows we know: colour, meaning
     "class means": ("bound", "each class is the mean of its patches under true masks: a bound, not a competitor"),
     "ceiling": ("faint", "the best mask the grid of patches can draw, from true masks: a bound, not a competitor"),
 }
+SPLITS = {  # the harder tests we know, and what they ask
+    "combinations": "a colour and a thing that no caption ever put together (unseen), beside usual ones (seen)",
+    "drawings": "new drawings: shapes and textures with parameters outside the ranges seen in training",
+    "large": "pictures of other sizes and aspects, read through sliding windows",
+}
 NOT_LEARNED = ("random text", "class means", "ceiling")
 LOSSES = {"loss_global": "Global loss: captions and images", "loss_local": "Local loss: concepts and patches"}
 CARDS = {"store": "Store", "bank": "Concept bank", "readout": "Readout", "machine": "Machine"}
+NOTABLE = 0.005  # share of a picture from which on a class stands in its legend
 PICTURE = 256, 512  # least width and largest side of a picture on the page, in pixels
 DASH = "\N{EN DASH}"
 
@@ -140,7 +146,9 @@ def table(rows, colours):
         cells = "".join(f"<td>{score(row, c)}</td>" for c in columns)
         mark = ' class="best"' if row is best else ""
         body += f'<tr{mark}><th scope="row">{name}</th>{cells}</tr>\n'
-    caption = f"<caption>mIoU in points, {escape(rows[0]['split'])} split{note}</caption>"
+    split = escape(rows[0]["split"])
+    meaning = f"<br>{SPLITS[split]}" if split in SPLITS else ""
+    caption = f"<caption>mIoU in points, {split} split{note}{meaning}</caption>"
     head = f'<thead><tr><th scope="col"></th>{each("<th scope=col>{}</th>", zip(columns))}</tr></thead>'
     return f'<div class="table"><table>{caption}\n{head}\n<tbody>\n{body}</tbody></table></div>\n'
 
@@ -175,7 +183,8 @@ def card(scene):
     shots |= {kind: overlay(*fitted(scene.image, mask, *PICTURE), colours, 0.65) for kind, mask in masks.items()}
     figure = '<figure><img alt="{0}" width="{1}" height="{2}" src="{3}"><figcaption>{0}</figcaption></figure>\n'
     figures = each(figure, [(kind, *shot.size, data_uri(shot)) for kind, shot in shots.items()])
-    present = sorted({k for mask in masks.values() for k in np.unique(mask).tolist() if k < len(scene.names)})
+    counts = [np.bincount(mask.ravel(), minlength=256)[: len(scene.names)] / mask.size for mask in masks.values()]
+    present = np.flatnonzero(np.max(counts, 0) >= NOTABLE).tolist()
     legend = keys((css(colours[k]), scene.names[k]) for k in present)
     caption = f"<p>{escape(scene.caption)}</p>"
     return f'<article class="scene n{len(shots)}">\n{figures}<ul>{legend}</ul>{caption}</article>\n'
@@ -279,7 +288,7 @@ code, .facts div, article, .charts div, .table, .classes, .times { background: v
 .table { overflow-x: auto; margin-bottom: 20px; padding: 8px 0 } caption { text-align: left; padding: 8px 18px }
 table, b, dd, .bars { font-variant-numeric: tabular-nums }
 th, td { padding: 10px 18px 10px 0; text-align: right; vertical-align: top; font-weight: inherit }
-th:first-child { text-align: left; padding-left: 18px; width: 55% }
+td, thead { white-space: nowrap } th:first-child { text-align: left; padding-left: 18px; width: 55% }
 tbody tr { border-top: 1px solid var(--line) } .best { background: var(--tint) }
 small { display: block; font-size: 12px; font-weight: 400; white-space: nowrap }
 dl div { display: grid; grid-template-columns: minmax(90px, 3fr) 5fr; gap: 12px; padding: 3px 0; font-size: 14px }
@@ -296,5 +305,5 @@ img, svg { display: block; width: 100%; height: auto; border-radius: 6px; margin
 .times li { grid-template-columns: minmax(110px, 2fr) 5fr 92px; padding: 4px 0 }
 .times b { text-align: right; font-weight: 400 }
 @media (max-width: 560px) { .n3 { grid-template-columns: 1fr 1fr } .n3 ul { grid-column: 2; flex-direction: column }
-  table { font-size: 15px } th, td { padding-right: 14px } th:first-child { width: 40% } }
+  table { font-size: 15px } th, td { padding-right: 14px } th:first-child { width: 30% } }
 """

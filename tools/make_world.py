@@ -9,14 +9,21 @@ DIR/classes.txt            class names, one a line, in the order of their ids
 import argparse
 import colorsys
 import sys
+import textwrap
 from pathlib import Path
+from random import Random
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from fastzss import world
 from fastzss.errors import UserError
+from fastzss.world.stuffs import TEXTURES
+from fastzss.world.things import draw_thing
 
-SHEET_SCENES, SHEET_COLUMNS, SHEET_ZOOM, SHEET_GAP = 24, 6, 3, 6
+# The contact sheet, in pixels: every class in tiles of TILE, then scenes enlarged to SHOT beside half as large masks.
+SHEET_SCENES, TILES, SHOTS, TILE, SHOT, GAP, LINE = 12, 8, 4, 150, 240, 24, 20
+PAPER, INK, SOFT = (250, 249, 245), (40, 44, 50), (120, 124, 130)
 
 
 def main(argv=None):
@@ -25,7 +32,9 @@ def main(argv=None):
     parser.add_argument("--split", choices=world.SPLITS, default="train", help="which scenes (default: %(default)s)")
     parser.add_argument("--n", type=int, default=100, help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed is another world (default: %(default)s)")
-    parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="also draw the first scenes on one sheet")
+    parser.add_argument(
+        "--sheet", type=Path, metavar="FILE.png", help="also draw all classes and the first scenes on one sheet"
+    )
     args = parser.parse_args(argv)
     if args.n < 1:
         parser.error(f"--n must be at least 1, got {args.n}")
@@ -38,7 +47,8 @@ def main(argv=None):
             f"cannot write {problem.filename or args.dir}: {problem.strerror or problem}; "
             f"give a folder that can be written and has room for {args.n} scenes (about 25 kB each)"
         ) from problem
-    print(f"{args.dir}: {args.n} {args.split} scenes, {len(world.NAMES)} classes, seed {args.seed}")
+    classes = sum(map(len, world.groups(args.split).values()))
+    print(f"{args.dir}: {args.n} {args.split} scenes, {classes} classes, seed {args.seed}")
 
 
 def write_world(folder, split, n, seed=0, progress=False):
@@ -48,8 +58,9 @@ def write_world(folder, split, n, seed=0, progress=False):
     images, labels = folder / "images", folder / "labels"
     images.mkdir(parents=True, exist_ok=True)
     labels.mkdir(exist_ok=True)
-    (folder / "classes.txt").write_text("\n".join(world.NAMES) + "\n", encoding="utf-8")
-    colours = palette(len(world.NAMES))
+    names = [name for group in world.groups(split).values() for name in group]
+    (folder / "classes.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    colours = palette(len(names))
     for index in tqdm(range(n), unit="scene", disable=not progress):
         scene, name = world.scene(split, index, seed), f"{index:06d}"
         scene.image.save(images / f"{name}.jpg", quality=95)
@@ -70,21 +81,39 @@ def label_picture(mask, colours):
 
 
 def write_sheet(path, split, n, seed=0):
-    """Scenes side by side, each over its mask."""
-    size, colours = world.SIZE * SHEET_ZOOM, palette(len(world.NAMES))
-    columns = min(n, SHEET_COLUMNS)
-    cell, tall = size + SHEET_GAP, size + size // 2 + 2 * SHEET_GAP
-    sheet = Image.new("RGB", (columns * cell + SHEET_GAP, -(-n // columns) * tall + SHEET_GAP), "white")
+    """Every class with its name; under them scenes with their masks and what is said of them."""
+    width = TILES * (TILE + GAP) + GAP
+    shots_top = GAP + -(-len(world.NAMES) // TILES) * (TILE + LINE + GAP)
+    cell, tall = (width - GAP) // SHOTS, SHOT + 4 * LINE + GAP
+    sheet = Image.new("RGB", (width, shots_top + -(-n // SHOTS) * tall), PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
+    random, noise = Random(seed), np.random.default_rng(seed)
+    for index, name in enumerate(world.NAMES):
+        x, y = GAP + index % TILES * (TILE + GAP), GAP + index // TILES * (TILE + LINE + GAP)
+        draw_tile(sheet, x, y, name, random, noise)
+        draw.text((x + TILE / 2, y + TILE + LINE / 2 + 2), name, INK, font, anchor="mm")
+    colours = palette(len(world.NAMES))
     for index in range(n):
         scene = world.scene(split, index, seed)
-        x, y = SHEET_GAP + index % columns * cell, SHEET_GAP + index // columns * tall
-        sheet.paste(scene.image.resize((size, size), Image.Resampling.LANCZOS), (x, y))
-        mask = (
-            label_picture(scene.mask, colours).convert("RGB").resize((size // 2, size // 2), Image.Resampling.NEAREST)
-        )
-        sheet.paste(mask, (x + size // 4, y + size + SHEET_GAP // 2))
+        x, y = GAP + index % SHOTS * cell, shots_top + index // SHOTS * tall
+        shot = ImageOps.contain(scene.image, (SHOT, SHOT), Image.Resampling.LANCZOS)
+        mask = label_picture(scene.mask, colours).convert("RGB")
+        mask = mask.resize((shot.width * 2 // 5, shot.height * 2 // 5), Image.Resampling.NEAREST)
+        sheet.paste(shot, (x, y))
+        sheet.paste(mask, (x + SHOT + 6, y))
+        for line, text in enumerate(textwrap.wrap(scene.captions[0], 40)[:3]):
+            draw.text((x, y + shot.height + 6 + line * LINE), text, SOFT, font)
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
+
+
+def draw_tile(sheet, x, y, name, random, noise):
+    """A thing in the middle of a tile, a stuff all over it."""
+    if name in world.STUFFS:
+        sheet.paste(Image.fromarray(TEXTURES[name](random, noise, (TILE, TILE))), (x, y))
+    else:
+        sprite, _ = draw_thing(name, 0.9 * TILE, random)
+        sheet.paste(sprite, (x + (TILE - sprite.width) // 2, y + (TILE - sprite.height) // 2), sprite)
 
 
 if __name__ == "__main__":
