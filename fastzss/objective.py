@@ -77,8 +77,7 @@ def simzss(units, batch: Batch, patches, images, log_scale, *, local_weight, tem
 
 def used_units(tower, batch: Batch):
     """[b + T, D] unit vectors of the only tokens the losses look at: ends of captions, then tokens of mentions."""
-    used = torch.cat([batch.eot, batch.token])
-    return kernels.used_units(tower(batch.ids, batch.segment), used, tower.text_projection)
+    return tower.units(batch.ids, batch.segment, torch.cat([batch.eot, batch.token]))
 
 
 class _AllSum(torch.autograd.Function):

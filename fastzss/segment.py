@@ -103,14 +103,12 @@ class Model:
         )
         device = next(self.tower.parameters()).device
         batch = collate(texts, np.arange(len(rows))).to(device)
-        tokens = self.tower(batch.ids, batch.segment)
         if readout == "eot":
-            return self.tower.project(tokens[batch.eot])
+            return self.tower.units(batch.ids, batch.segment, batch.eot)
         start = (batch.eot.cpu().numpy() + 1 - lengths).tolist()
-        sums = [
-            self.tower.project(tokens[torch.tensor(own, device=device) + begin]).sum(0)
-            for own, begin in zip(words, start, strict=True)
-        ]
+        used = torch.tensor([begin + token for own, begin in zip(words, start, strict=True) for token in own])
+        units = self.tower.units(batch.ids, batch.segment, used.to(device))
+        sums = [own.sum(0) for own in units.split([len(own) for own in words])]
         return F.normalize(torch.stack(sums), dim=-1)
 
 
