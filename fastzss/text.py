@@ -31,6 +31,7 @@ PRESETS = {
     "small": TowerSize(384, 6, 6),
     "base": TowerSize(512, 12, 8),
     "large": TowerSize(768, 12, 12),
+    "huge": TowerSize(1024, 24, 16),
 }
 
 

@@ -194,16 +194,16 @@ def test_mistakes_are_named(config, change, sentence):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(config, monkeypatch):
-    import fastzss.training as training
+    from fastzss.training import step
 
-    real = training.used_units
+    real = step.used_units
     calls = []
 
-    def broken(tower, batch):
+    def broken(tower, batch, rows):
         calls.append(1)
-        return real(tower, batch) * (float("nan") if len(calls) == 11 else 1)
+        return real(tower, batch, rows) * (float("nan") if len(calls) == 11 else 1)
 
-    monkeypatch.setattr(training, "used_units", broken)
+    monkeypatch.setattr(step, "used_units", broken)
     with pytest.raises(UserError, match="the loss is nan at step 11"):
         train(config)
     assert Run.open(config.out).latest.name == "step-000008"
