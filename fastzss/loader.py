@@ -125,6 +125,8 @@ def place(wanted, needed, device, reserve=0):
     free = {"device": free_bytes(device), "host": free_bytes("cpu")}
     room = {"device": ROOM * (free["device"] - reserve), "host": ROOM * free["host"]}
     named = {"device": f"on {device}", "host": "in the memory of the machine"}
+    if device.type == "cpu":
+        named["device"] = named["host"]
     if wanted == "auto":
         order = ("device", "stream") if device.type == "cpu" else ("device", "host", "stream")
         wanted = next(where for where in order if where == "stream" or needed <= room[where])
@@ -135,7 +137,7 @@ def place(wanted, needed, device, reserve=0):
         )
     beside = f", beside {said(reserve)} for training" if reserve else ""
     if wanted == "stream":
-        full = " and ".join(f"{said(free[w])} {named[w]}" for w in named if device.type != "cpu" or w == "host")
+        full = " and ".join(dict.fromkeys(f"{said(free[where])} {named[where]}" for where in named))
         return wanted, f"{said(needed)} of patches are read from the store as they are needed; free: {full}{beside}"
     return wanted, f"{said(needed)} of patches lie {named[wanted]}; free: {said(free[wanted])}{beside}"
 

@@ -279,7 +279,6 @@ def test_the_peak_learning_rate_follows_the_batch_unless_it_is_given():
         ("--keep", "0", "--keep must be positive"),
         ("--eval-every", "-1", "--eval-every must not be negative"),
         ("--log", "tensorbord", "'tensorbord' is none of tensorboard, wandb (did you mean \"tensorboard\"?)"),
-        ("--loader", "disk", "invalid choice: 'disk'"),
         ("--recipe", "mine.yaml", "a file of settings goes to --config"),
         ("--recipe", "dmeo", 'unknown recipe "dmeo" (did you mean "demo"?'),
     ],

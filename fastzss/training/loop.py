@@ -90,15 +90,15 @@ class Loop:
         config, done = self.config, metrics["step"]
         last, better = done == config.steps, False
         evaluated = self.validation and (done % config.eval_every == 0 or last)
-        if evaluated:
-            metrics |= self.validation.scores()
-            better = self.best is None or metrics["miou"] > self.best["miou"]
+        scores = self.validation.scores() if evaluated else {}
+        if scores:
+            better = self.best is None or scores["miou"] > self.best["miou"]
             if better:
-                self.best = {"step": done, "miou": metrics["miou"], "on": self.validation.identity}
+                self.best = {"step": done, "miou": scores["miou"], "on": self.validation.identity}
         if not self.lead:
             return
         if done % config.log_every == 0 or evaluated or last:
-            metrics |= self.trainer.readings
+            metrics = metrics | self.trainer.readings | scores
             self.run.log(metrics)
             trackers.add(metrics)
         if done % config.checkpoint_every == 0 or better or last or stop.signal:

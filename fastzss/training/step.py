@@ -90,9 +90,9 @@ class Trainer:
             start_from(self.learner.text, config.text_init)
         groups = self.learner.groups(config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=0, betas=BETAS, eps=EPS, fused=True)
-        placed = [self.loader.load(config.loader, self.states)] if config.local_weight else []
+        sentences = [self.loader.load(config.loader, self.states)] if config.local_weight else []
         self.rows, sentence = self.rows_at_once()
-        return [*placed, sentence]
+        return sentences if self.rows is None else [*sentences, sentence]
 
     @property
     def parameters(self):
@@ -122,7 +122,7 @@ class Trainer:
             return None, needed
         parts = -(-rows // max(1, most))
         most = -(-rows // parts)
-        return most, f"{needed}: read twice, in {parts} parts of {most} rows of {batch.ids.shape[1]} tokens"
+        return most, f"{needed}: {rows} rows of {batch.ids.shape[1]} tokens are read twice, {most} at a time"
 
     def bytes_per_row(self, batch):
         """What autograd keeps of a packed row on the way through the tower: counted, on a few rows."""

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load, save
 from tqdm import tqdm
 
+from fastzss.errors import UserError, nearest
 from fastzss.evaluate import scores
 from fastzss.protocols import PROTOCOLS
 from fastzss.ranks import all_sum
@@ -24,12 +25,22 @@ from fastzss.vision import reload_vision
 WORLD = "world:validation,n=100"  # what choosing is done on; the test scenes are for the end
 
 
+def evaluation_set(protocol, spec):
+    if protocol not in PROTOCOLS:
+        hint = nearest(protocol, PROTOCOLS)
+        raise UserError(f'unknown protocol "{protocol}"{hint}; expected {", ".join(PROTOCOLS)}', code=2)
+    try:
+        return PROTOCOLS[protocol](spec)
+    except UserError as problem:  # here its flag has another name
+        raise UserError(str(problem).replace("--data", "--eval-data"), problem.code) from None
+
+
 class Validation:
     """An evaluation set that towers in training are scored on."""
 
     def __init__(self, config, trainer, ranks):
         spec = config.eval_data or (WORLD if config.eval_protocol == "world" else None)
-        self.data = PROTOCOLS[config.eval_protocol](spec)
+        self.data = evaluation_set(config.eval_protocol, spec)
         self.ranks, self.record, self.grid = ranks, trainer.record, trainer.loader.store.plan.grid
         self.model = Model(None, trainer.learner.text, self.record["readout"])
         self.own = range(ranks.process_index, len(self.data), ranks.num_processes)
