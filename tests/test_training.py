@@ -1,4 +1,4 @@
-"""The trainer: schedule, stopping and going on, several processes, and every door it has."""
+"""The trainer: stopping and going on, micro-batches, several processes, and every door it has."""
 
 import json
 import os
@@ -15,20 +15,10 @@ from safetensors.torch import load_file
 
 from fastzss.errors import UserError
 from fastzss.runs import Run
-from fastzss.settings import TrainConfig
-from fastzss.text import PRESETS
-from fastzss.training import FREE, Learner, learning_rate, train
+from fastzss.training import FREE, train
 
 ROOT = Path(__file__).parent.parent
 DOOR = ROOT / "fastzss" / "train.py"
-
-
-@pytest.fixture
-def config(store, tmp_path):
-    return TrainConfig(
-        store=store, out=tmp_path / "run", text="tiny", batch=24, steps=20, lr=1e-3, local_weight=1.0,
-        global_feature="patch-mean", log_every=1, checkpoint_every=8, precision="float64", device="cpu",
-    )  # fmt: skip
 
 
 def weights(run):
@@ -54,14 +44,10 @@ def launch(command, cwd=None, **env):
 
 
 @pytest.fixture(scope="module")
-def whole(store, tmp_path_factory):
+def whole(settings, tmp_path_factory):
     """An uninterrupted run of one process, for the others to be compared with."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    config = TrainConfig(
-        store=store, out=out, text="tiny", batch=24, steps=20, lr=1e-3, local_weight=1.0,
-        global_feature="patch-mean", log_every=1, checkpoint_every=8, precision="float64", device="cpu",
-    )  # fmt: skip
-    train(config)
+    train(replace(settings, out=out))
     return out
 
 
@@ -82,34 +68,6 @@ def test_the_run_folder_holds_what_is_needed_to_use_it(whole, store):
     assert run.config["readout"] == "concept"
     assert run.config["vision"]["model"] == "tiny" and run.config["weights"] == "shipped"
     assert run.bank["names"]
-
-
-@pytest.mark.parametrize("step, rate", [(0, 0.1), (1, 0.2), (9, 1.0), (10, 1.0), (55, 0.5), (100, 0.0)])
-def test_the_learning_rate_rises_for_a_tenth_and_then_falls_like_a_cosine(step, rate):
-    assert learning_rate(step, 100, 1.0, 0.1) == pytest.approx(rate)
-
-
-def test_the_reference_recipe_has_the_authors_rate():
-    config = TrainConfig(store=Path("s"), out=Path("o"))
-    assert (config.steps, config.batch, config.weight_decay, config.local_weight) == (280, 16384, 0.2, 0.05)
-    assert config.peak == pytest.approx(1.92e-3)
-    assert learning_rate(0, 280, config.peak, config.warmup) == pytest.approx(1.92e-3 / 28)
-
-
-def test_only_matrices_decay():
-    learner = Learner(PRESETS["tiny"], 32)
-    decaying, free = learner.groups(0.2)
-    assert (decaying["weight_decay"], free["weight_decay"]) == (0.2, 0.0)
-    assert all(p.ndim >= 2 for p in decaying["params"]) and all(p.ndim < 2 for p in free["params"])
-    assert len(decaying["params"]) + len(free["params"]) == len(list(learner.parameters()))
-    assert any(p is learner.logit_scale for p in free["params"])
-
-
-def test_the_scale_stays_between_1_and_100(config):
-    """A first step of 10 would take its logarithm from 2.7 far beyond either bound."""
-    train(replace(config, lr=10.0, warmup=0.0, steps=1))
-    scale = Run(config.out).metrics()[0]["scale"]
-    assert min(abs(scale - 1), abs(scale - 100)) < 1e-9
 
 
 def test_the_argmax_target_trains_differently(config, whole):
