@@ -1,7 +1,9 @@
 """The trainer: stopping and going on, micro-batches, several processes, and every door it has."""
 
 import json
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,8 +16,12 @@ import torch
 from safetensors.torch import load_file
 
 from fastzss.errors import UserError
+from fastzss.evaluate import evaluate
+from fastzss.loader import Loader
+from fastzss.protocols import world_set
 from fastzss.runs import Run
-from fastzss.training import FREE, train
+from fastzss.segment import load
+from fastzss.training import step, train
 
 ROOT = Path(__file__).parent.parent
 DOOR = ROOT / "fastzss" / "train.py"
@@ -129,11 +135,20 @@ def test_a_finished_run_is_not_trained_again(config):
     assert all(torch.equal(value, before[name]) for name, value in weights(config.out).items())
 
 
-def test_a_run_of_other_settings_is_refused_by_name(config):
-    train(replace(config, steps=1))
-    with pytest.raises(UserError, match=r"lr is 0.001, now 0.5.*another --out") as problem:
-        train(replace(config, steps=1, lr=0.5, log_every=3))
-    assert "log_every" in FREE and "log_every" not in str(problem.value)
+def test_a_batch_in_parts_trains_the_same(config, whole):
+    train(replace(config, micro_batch="12"))
+    assert_same(config.out, whole, tolerance=1e-9)
+
+
+def test_parts_are_chosen_when_memory_is_short(config, monkeypatch, caplog):
+    """As much memory as the optimiser needs, and room for a row or two."""
+    monkeypatch.setattr(step, "free_bytes", lambda device: 277_500_000)
+    monkeypatch.setattr(logging.getLogger("fastzss"), "propagate", True)
+    with caplog.at_level("INFO"):
+        train(replace(config, steps=2))
+    said = re.search(r"about (.*) MB: (\d+) rows of 64 tokens are read twice, (\d+) at a time", caplog.text)
+    assert int(said[3]) < int(said[2])
+    assert Run(config.out).metrics()[1]["loss"] > 0
 
 
 @pytest.mark.parametrize(
@@ -151,9 +166,7 @@ def test_mistakes_are_named(config, change, sentence):
     assert not config.out.exists()
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(config, monkeypatch):
-    from fastzss.training import step
-
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_made_it(config, monkeypatch):
     real = step.used_units
     calls = []
 
@@ -162,10 +175,14 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(config,
         return real(tower, batch, rows) * (float("nan") if len(calls) == 11 else 1)
 
     monkeypatch.setattr(step, "used_units", broken)
-    with pytest.raises(UserError, match="the loss is nan at step 11"):
+    with pytest.raises(UserError, match="the loss is nan at step 11; .*dump/step-000011 holds the batch"):
         train(config)
     assert Run.open(config.out).latest.name == "step-000008"
     assert all(value.isfinite().all() for value in weights(config.out).values())
+    folder = config.out / "dump" / "step-000011"
+    batch, model = load_file(folder / "batch-0.safetensors"), load_file(folder / "model.safetensors")
+    assert torch.equal(batch["row"], Loader(config.store, config.batch).step(10).row)
+    assert model.keys() == weights(config.out).keys() and all(value.isfinite().all() for value in model.values())
 
 
 # Several processes compute what one would; each of these really starts them.
@@ -173,20 +190,32 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(config,
 
 @pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_several_processes_make_the_run_of_one(config, whole, world, tmp_path):
+    config = replace(config, micro_batch="8")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", world, DOOR, *flags(config)]
     done = launch(command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert_same(config.out, whole, tolerance=1e-9)
 
 
-def test_a_run_goes_on_with_another_number_of_processes(config, whole, tmp_path):
+def test_a_run_goes_on_with_all_that_may_differ(config, whole, tmp_path):
+    """Another number of processes, smaller parts, patches from disk, the store elsewhere, and watched."""
     process = start(config)
     wait_for_step(config, 9)
     process.kill()
     process.wait()
-    done = launch([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", 2, DOOR, *flags(config)])
+    (tmp_path / "moved").symlink_to(config.store)
+    changed = replace(
+        config, store=tmp_path / "moved", micro_batch="8", loader="stream", keep=1, checkpoint_every=6, resume="must",
+        eval_every=9, eval_data="world:validation,n=5",
+    )  # fmt: skip
+    done = launch([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", 2, DOOR, *flags(changed)])
     assert done.returncode == 0, done.stderr[-2000:]
     assert_same(config.out, whole, tolerance=1e-9)
+    data = world_set("world:validation,n=5")
+    model = load(config.out, "cpu")
+    expected = evaluate(model.vision, {"run": model.class_vectors(data.names)}, data)["run"]["all"]
+    last = Run(config.out).metrics()[-1]
+    assert last["miou"] == pytest.approx(expected, abs=0.1), "two processes, and features kept in half precision"
 
 
 def test_accelerate_launch_from_another_folder(config, tmp_path):
@@ -207,11 +236,13 @@ def test_two_processes_by_accelerate(config, whole, tmp_path):
     assert_same(config.out, whole, tolerance=1e-9)
 
 
-def test_the_launch_that_would_start_one_process_is_refused(config, tmp_path):
+@pytest.mark.parametrize("option", ["--cpu", "--num_machines=1"])
+def test_a_launch_that_would_start_one_process_is_refused(config, option, tmp_path):
     accelerate = Path(sys.executable).parent / "accelerate"
-    done = launch([accelerate, "launch", "--cpu", "--num_processes", 2, DOOR, *flags(config)], cwd=tmp_path)
+    done = launch([accelerate, "launch", option, "--num_processes", 2, DOOR, *flags(config)], cwd=tmp_path)
     assert done.returncode != 0
-    assert "torchrun --nproc_per_node" in done.stderr
+    assert f"torchrun --nproc_per_node N {DOOR} ..." in done.stderr
+    assert "accelerate launch --multi_gpu --num_processes N" in done.stderr
     assert not config.out.exists()
 
 
