@@ -1,7 +1,11 @@
 """The processes that share a piece of work: how they were started, and sums over all of them."""
 
+import json
 import os
 import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -50,6 +54,17 @@ def join_ranks(device=None):
     if wanted == 1:
         ranks.device = chosen
     return ranks
+
+
+@contextmanager
+def told_to_launcher():
+    """torchrun and accelerate end with pages of their own when a process fails: let the last line say why it did."""
+    try:
+        yield
+    except UserError as problem:
+        if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+            Path(path).write_text(json.dumps({"message": str(problem), "timestamp": int(time.time())}))
+        raise
 
 
 def usable(device=None):

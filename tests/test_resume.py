@@ -66,6 +66,13 @@ def test_never_and_must(begun, config, tmp_path):
     assert not check_same(Run(tmp_path / "empty"), record_of(config), "never")
 
 
+def test_a_run_is_not_written_into_a_store(config, store):
+    before = sorted(store.rglob("*"))
+    with pytest.raises(UserError, match="is a store, and a run needs a folder of its own"):
+        train(replace(config, out=store))
+    assert sorted(store.rglob("*")) == before
+
+
 @pytest.mark.parametrize("text", ["just words", "[1, 2]", "settings: 3", ""])
 def test_a_config_that_is_no_record_is_refused(begun, config, text):
     (begun.path / "config.yaml").write_text(text)

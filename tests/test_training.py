@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -140,6 +141,15 @@ def test_a_batch_in_parts_trains_the_same(config, whole):
     assert_same(config.out, whole, tolerance=1e-9)
 
 
+def test_shortened_arithmetic_in_parts_is_the_same_arithmetic(config):
+    """bfloat16 is what the second pass of a part computes in, too."""
+    runs = [replace(config, out=config.out / size, micro_batch=size, steps=3, precision="bfloat16") for size in "08"]
+    for run in runs:
+        train(run)
+    whole, parts = ([m["loss"] for m in Run(run.out).metrics()] for run in runs)
+    assert parts == pytest.approx(whole, rel=2e-3)
+
+
 def test_parts_are_chosen_when_memory_is_short(config, monkeypatch, caplog):
     """As much memory as the optimiser needs, and room for a row or two."""
     monkeypatch.setattr(step, "free_bytes", lambda device: 277_500_000)
@@ -216,6 +226,20 @@ def test_a_run_goes_on_with_all_that_may_differ(config, whole, tmp_path):
     expected = evaluate(model.vision, {"run": model.class_vectors(data.names)}, data)["run"]["all"]
     last = Run(config.out).metrics()[-1]
     assert last["miou"] == pytest.approx(expected, abs=0.1), "two processes, and features kept in half precision"
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_at_the_same_step(config, whole):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", DOOR, *flags(config)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_for_step(config, 3)
+    psutil.Process(process.pid).children()[1].send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr[-2000:]
+    done = len(Run(config.out).metrics())
+    assert done < config.steps and stderr.count(f"stopped at step {done};") == 2
+    train(config)
+    assert_same(config.out, whole, tolerance=1e-9)
 
 
 def test_accelerate_launch_from_another_folder(config, tmp_path):

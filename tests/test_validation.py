@@ -10,11 +10,12 @@ import pytest
 import torch
 from accelerate import PartialState
 from safetensors.torch import load_file
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from fastzss.errors import UserError
 from fastzss.evaluate import evaluate
 from fastzss.protocols import world_set
-from fastzss.ranks import count, join_ranks, usable
+from fastzss.ranks import count, join_ranks, told_to_launcher, usable
 from fastzss.runs import Run
 from fastzss.segment import load
 from fastzss.training import main, train
@@ -203,6 +204,15 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     with pytest.raises(UserError, match="--device cuda:1 is one device"):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
         join_ranks("cuda:1")
+
+
+def test_the_launcher_ends_with_our_sentence(monkeypatch, tmp_path):
+    """As torchrun reads it: the file it asks for, and the class that makes its last lines."""
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    with pytest.raises(UserError), told_to_launcher():
+        raise UserError("no such thing; expected another")
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=1, error_file=str(tmp_path / "error.json"))
+    assert failure.message == "no such thing; expected another"
 
 
 def test_devices_and_numbers_are_named():

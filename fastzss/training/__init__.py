@@ -10,7 +10,7 @@ forecast.py    what a training will be
 """
 
 from fastzss.console import say
-from fastzss.ranks import join_ranks
+from fastzss.ranks import join_ranks, told_to_launcher
 from fastzss.training.loop import train
 from fastzss.training.resume import FREE
 from fastzss.training.step import Learner, learning_rate
@@ -20,11 +20,12 @@ __all__ = ["FREE", "Learner", "join_ranks", "learning_rate", "main", "train"]
 
 def main(config, json=False, dry_run=False):
     """What the door fastzss/train.py opens to."""
-    if dry_run:
-        from fastzss.training.forecast import forecast
+    with told_to_launcher():
+        if dry_run:
+            from fastzss.training.forecast import forecast
 
-        result = forecast(config)
-    else:
-        result = {"run": str(config.out), **train(config)}
+            result = forecast(config)
+        else:
+            result = {"run": str(config.out), **train(config)}
     if join_ranks(config.device).is_main_process:
         say(result, json)

@@ -75,17 +75,18 @@ class Loop:
         with Stop() as stop, bar, trackers, steps as batches:
             for done, (batch, patches) in enumerate(batches, start + 1):
                 losses = trainer.losses(batch, patches)
-                metrics = {"step": done, **agreed(losses, stop)}
+                values, signum = agreed(losses, stop.signal)
+                metrics = {"step": done, **values}
                 if not math.isfinite(metrics["loss"]):
                     self.give_up(batch, metrics)
                 trainer.learn(losses, done - 1)
                 bar.update()
                 bar.set_postfix(self.shown(metrics), refresh=False)
-                self.look(metrics, stop, trackers)
-                if stop.signal:
-                    raise Stopped(stop.signal, done)
+                self.look(metrics, signum, trackers)
+                if signum:
+                    raise Stopped(signum, done)
 
-    def look(self, metrics, stop, trackers):
+    def look(self, metrics, stopped, trackers):
         """Evaluate, log and save after a step, when it is time to."""
         config, done = self.config, metrics["step"]
         last, better = done == config.steps, False
@@ -101,7 +102,7 @@ class Loop:
             metrics = metrics | self.trainer.readings | scores
             self.run.log(metrics)
             trackers.add(metrics)
-        if done % config.checkpoint_every == 0 or better or last or stop.signal:
+        if done % config.checkpoint_every == 0 or better or last or stopped:
             state = {"seed": config.seed, "method": config.method, "best": self.best}
             weights = dict(self.trainer.learner.state_dict())
             self.run.save(done, weights, self.trainer.moments(), state, config.keep, better)
@@ -125,14 +126,13 @@ class Loop:
         )
 
 
-def agreed(losses, stop):
-    """The losses of the whole batch as numbers, the same on all ranks, which also hear of a signal to any of them."""
+def agreed(losses, signum):
+    """(losses of the whole batch as numbers, signal to any of the ranks): the same on all of them."""
     parts = {"loss": losses.loss, "loss_global": losses.loss_global, "loss_local": losses.loss_local}
-    signals = losses.loss.new_tensor([stop.signal == number for number in Stop.SIGNALS])
+    signals = losses.loss.new_tensor([signum == number for number in Stop.SIGNALS])
     *values, term, interrupt = all_sum(torch.cat([torch.stack(list(parts.values())).detach(), signals])).tolist()
-    if term or interrupt:
-        stop.signal = signal.SIGINT if interrupt else signal.SIGTERM
-    return dict(zip(parts, values, strict=True))
+    heard = signal.SIGINT if interrupt else signal.SIGTERM if term else None
+    return dict(zip(parts, values, strict=True)), heard
 
 
 class Stopped(UserError):

@@ -11,6 +11,10 @@ FREE = (
 
 def check_same(run, record, resume):
     """Whether there is a run to go on with; refuses one of other settings, and what --resume does not want."""
+    if (run.path / "features").is_dir():
+        raise UserError(
+            f"--out {run.path}: is a store, and a run needs a folder of its own; give another --out", code=2
+        )
     if not run.exists:
         if resume == "must":
             raise UserError(f"{run.path}: holds no run, and --resume must wants one to go on with; leave --resume out")

@@ -57,8 +57,10 @@ class Trainer:
 
     def __init__(self, config, ranks):
         self.config, self.device = config, ranks.device
-        if config.batch % ranks.num_processes:
-            raise UserError(f"--batch {config.batch} does not divide among {ranks.num_processes} processes", code=2)
+        if rest := config.batch % ranks.num_processes:
+            near = f"{config.batch - rest} or {config.batch - rest + ranks.num_processes}"
+            among = f"does not divide among {ranks.num_processes} processes"
+            raise UserError(f"--batch {config.batch} {among}; it counts the pairs of all: give {near}", code=2)
         self.loader = Loader(
             config.store,
             config.batch,

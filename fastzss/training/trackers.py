@@ -11,7 +11,8 @@ log = logging.getLogger("fastzss")
 def check_trackers(names):
     """Refuse a tracker whose package is not there."""
     for name in names:
-        if importlib.util.find_spec(name) is None:
+        found = importlib.util.find_spec(name)
+        if found is None or found.origin is None:  # a folder of that name is no package
             raise UserError(f"--log {name}: the package is not installed; `pip install {name}` brings it", code=2)
 
 
