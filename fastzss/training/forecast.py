@@ -20,7 +20,7 @@ def forecast(config):
     where, patches = None, "none are needed without the local loss"
     if config.local_weight:
         where, patches = place(config.loader, loader.bytes, trainer.device, trainer.states)
-    _, forward = trainer.rows_at_once(taken=loader.bytes if where == "device" else 0)
+    _, forward = trainer.tokens_at_once(taken=loader.bytes if where == "device" else 0)
     weights = trainer.parameters * trainer.exact.itemsize
     found = {
         "run": f"goes on after step {done}" if begun else "is new",

@@ -35,7 +35,7 @@ def train(config, progress=True):
     ranks.wait_for_everyone()  # all have looked before one writes
     if begun and not fresh and run.state["step"] == config.steps:
         log.info("%s: all %d steps are done", run.path, config.steps)
-        return run.metrics()[-1]
+        return (run.metrics() or [{}])[-1]
 
     said = trainer.begin(fresh)
     lead = ranks.is_main_process

@@ -93,8 +93,8 @@ class Trainer:
         groups = self.learner.groups(config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=0, betas=BETAS, eps=EPS, fused=True)
         sentences = [self.loader.load(config.loader, self.states)] if config.local_weight else []
-        self.rows, sentence = self.rows_at_once()
-        return sentences if self.rows is None else [*sentences, sentence]
+        self.tokens, sentence = self.tokens_at_once()
+        return sentences if self.tokens is None else [*sentences, sentence]
 
     @property
     def parameters(self):
@@ -105,13 +105,13 @@ class Trainer:
         """Bytes of the gradients, of AdamW's two moments, and of one more gradient on its way."""
         return 4 * self.parameters * self.exact.itemsize
 
-    def rows_at_once(self, taken=0):
-        """(packed rows the tower reads at a time, None: all of a batch; a sentence about it).
+    def tokens_at_once(self, taken=0):
+        """(tokens, of packed rows, that the tower reads at a time, None: all of a batch; a sentence about it).
 
         `taken`: bytes of the free memory that something else will fill.
         """
         asked, batch = self.config.micro_batch, self.loader.step(0)
-        captions, rows = len(batch.eot), len(batch.ids)
+        captions, (rows, length) = len(batch.eot), batch.ids.shape
         if asked == "auto":
             each = self.bytes_per_row(batch)
             most = int((ROOM * (free_bytes(self.device) - taken) - self.states) / each)
@@ -124,7 +124,7 @@ class Trainer:
             return None, needed
         parts = -(-rows // max(1, most))
         most = -(-rows // parts)
-        return most, f"{needed}: {rows} rows of {batch.ids.shape[1]} tokens are read twice, {most} at a time"
+        return most * length, f"{needed}: {rows} rows of {length} tokens are read twice, {most} at a time"
 
     def bytes_per_row(self, batch):
         """What autograd keeps of a packed row on the way through the tower: counted, on a few rows."""
@@ -169,7 +169,8 @@ class Trainer:
         """This rank's shares of the losses of a batch."""
         config, learner = self.config, self.learner
         with self.amp:
-            units = used_units(learner.text, batch, self.rows)
+            rows = self.tokens and max(1, self.tokens // batch.ids.shape[1])
+            units = used_units(learner.text, batch, rows)
         return simzss(
             units.to(self.exact),
             batch,

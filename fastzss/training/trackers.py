@@ -30,9 +30,14 @@ class Trackers:
             import wandb
 
             # one name for the run, so that going on goes on there too
-            self.wandb = wandb.init(
-                project="fastzss", id=run.tracker_id, resume="allow", name=run.path.name, dir=run.path, config=settings
-            )
+            try:
+                self.wandb = wandb.init(
+                    project="fastzss", id=run.tracker_id, resume="allow", name=run.path.name, dir=run.path,
+                    config=settings,
+                )  # fmt: skip
+            except Exception as problem:  # no account, no network, no room: wandb says what
+                first = str(problem).strip().split("\n")[0].rstrip(".")
+                raise UserError(f"--log wandb: {first}. Set WANDB_MODE=offline to go without an account") from None
 
     def __enter__(self):
         return self
