@@ -19,7 +19,7 @@ import torch
 from fastzss.batch import Texts, collate, offsets
 from fastzss.errors import UserError
 from fastzss.kernels import Patches
-from fastzss.memory import free_bytes, said
+from fastzss.room import free_bytes, said
 from fastzss.store import PatchStore
 from fastzss.store.plan import hashes, permutation
 

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: "__init__ errors config console settings kernels",
-    1: "world captions batch store ranks memory",
+    1: "world captions batch store ranks room",
     2: "images vision text runs tiny",
     3: "bank objective protocols score drawing",
     4: "segment loader",

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from fastzss.errors import UserError
 from fastzss.runs import Run
+from fastzss.store import PatchStore
 from fastzss.text import TextTower, TowerSize
 from fastzss.training import train
 from fastzss.training.pretrained import start_from
@@ -159,7 +160,7 @@ def test_a_run_goes_to_open_clip_and_into_another_run(config, tmp_path):
     train(first)
     weights = Run.open(first.out).latest / "model.safetensors"
     text = CLIPTextCfg(width=128, heads=4, layers=2)
-    model = CustomTextCLIP(128, VISION, text)
+    model = CustomTextCLIP(PatchStore(config.store).plan.channels, VISION, text)
     answer = model.load_state_dict(load_file(weights), strict=False)
     assert not answer.unexpected_keys and all(name.startswith("visual.") for name in answer.missing_keys)
     back = saved(model.state_dict(), tmp_path, "pt")

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from fastzss.loader import Loader
 from fastzss.runs import Run
 from fastzss.settings import TrainConfig, train_config
+from fastzss.store import PatchStore
 from fastzss.text import PRESETS
 from fastzss.training import Learner, learning_rate, train
 
@@ -74,9 +75,9 @@ def test_the_scale_stays_between_1_and_100(config, lr, scale):
 class Plain(torch.nn.Module):
     """open_clip's tower on padded captions, and the formulas of the paper, with nothing of ours."""
 
-    def __init__(self, weights):
+    def __init__(self, weights, channels):
         super().__init__()
-        self.text = TextTransformer(width=128, heads=4, layers=2, output_dim=128, output_tokens=True)
+        self.text = TextTransformer(width=128, heads=4, layers=2, output_dim=channels, output_tokens=True)
         self.logit_scale = torch.nn.Parameter(torch.zeros(()))
         self.double().load_state_dict(weights)
 
@@ -120,8 +121,9 @@ def test_a_run_is_what_plain_pytorch_makes_of_it(settings, tmp_path, same_image)
     """Three steps in float64, another optimiser, padded captions, a loop over mentions: the same weights."""
     config = replace(settings, out=tmp_path / "run", captions="all", steps=3, warmup=0.4, same_image=same_image)
     train(config)
+    channels = PatchStore(config.store).plan.channels
     torch.manual_seed(config.seed)
-    plain = Plain(Learner(PRESETS["tiny"], 128).state_dict())
+    plain = Plain(Learner(PRESETS["tiny"], channels).state_dict(), channels)
     kinds = {True: [], False: []}
     for name, parameter in plain.named_parameters():
         authors_rule = parameter.ndim >= 2 and not any(part in name for part in ("bn", "ln", "bias", "logit_scale"))

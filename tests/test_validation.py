@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from fastzss.protocols import world_set
 from fastzss.ranks import count, join_ranks, told_to_launcher, usable
 from fastzss.runs import Run
 from fastzss.segment import load
+from fastzss.store import PatchStore
 from fastzss.training import main, train
 from fastzss.training import validation as validation_module
 from fastzss.training.validation import Validation
@@ -84,7 +86,8 @@ def test_images_are_looked_at_once(watched, monkeypatch):
     train(replace(watched, eval_data="world:validation,n=6,seed=5"))
     assert len(looks) == 13, "other images"
     kept = load_file(folder / "000000.safetensors")
-    assert kept["windows"].dtype == torch.float16 and kept["windows"].shape[1:] == (256, 128)
+    plan = PatchStore(watched.store).plan
+    assert kept["windows"].dtype == torch.float16 and kept["windows"].shape[1:] == (plan.patches, plan.channels)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +97,6 @@ def test_images_are_looked_at_once(watched, monkeypatch):
         ({"eval_protocol": "folder", "eval_data": None}, "the protocol folder needs --eval-data DIR"),
         ({"eval_protocol": "folder", "eval_data": "/nowhere"}, "--eval-data /nowhere: has no images"),
         ({"eval_data": "world:valid"}, 'no split "valid"'),
-        ({"log": "wandb"}, "--log wandb: the package is not installed; `pip install wandb`"),
         ({"device": "cuda"}, "--device cuda: torch sees 0 GPUs here; leave --device out"),
         ({"device": "gpu"}, "--device gpu: no such device; expected cpu, cuda"),
     ],
@@ -104,6 +106,14 @@ def test_mistakes_are_named_before_anything_is_written(watched, change, sentence
     with pytest.raises(UserError, match=sentence):
         train(replace(watched, **change))
     assert not watched.out.exists()
+
+
+@pytest.mark.parametrize("found", [None, ModuleSpec("wandb", None)], ids=["nothing", "a folder of that name"])
+def test_a_tracker_that_is_not_installed_is_named(config, monkeypatch, found):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+    with pytest.raises(UserError, match="--log wandb: the package is not installed; `pip install wandb` brings it"):
+        train(replace(config, log="wandb"))
+    assert not config.out.exists()
 
 
 TRACKERS = """
@@ -168,9 +178,11 @@ def test_a_dry_run_says_what_will_be_and_writes_nothing(config, capsys):
     found = json.loads(capsys.readouterr().out)
     assert not config.out.exists()
     assert (found["run"], found["samples"], found["steps an epoch"], found["epochs"]) == ("is new", 160, 6, 3.33)
-    tower = 49408 * 128 + 77 * 128 + 2 * (12 * 128**2 + 13 * 128) + 2 * 128 + 128 * 128
+    plan = PatchStore(config.store).plan
+    tower = 49408 * 128 + 77 * 128 + 2 * (12 * 128**2 + 13 * 128) + 2 * 128 + 128 * plan.channels
     assert found["parameters"] == tower + 1
-    assert found["patches"].startswith("2.66 MB of patches lie in the memory of the machine; free: ")
+    size = 80 * plan.patches * (plan.channels + 2) / 1e6
+    assert found["patches"].startswith(f"{size:.3g} MB of patches lie in the memory of the machine; free: ")
     assert found["weights, gradients, optimiser"] == f"{5 * 8 * (tower + 1) / 1e6:.3g} MB"
     assert found["evaluation"] == "every 5 steps on 6 images"
     main(replace(config, steps=2), json=True)

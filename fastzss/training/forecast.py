@@ -1,8 +1,8 @@
 """--dry-run: what a training will be, in numbers, before anything is written."""
 
 from fastzss.loader import place
-from fastzss.memory import said
 from fastzss.ranks import join_ranks
+from fastzss.room import said
 from fastzss.runs import Run
 from fastzss.training.resume import check_same
 from fastzss.training.step import Trainer

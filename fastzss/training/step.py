@@ -16,9 +16,9 @@ from fastzss.config import plain
 from fastzss.errors import UserError
 from fastzss.extract import weights_origin
 from fastzss.loader import Loader
-from fastzss.memory import free_bytes, said
 from fastzss.objective import MAX_SCALE, simzss, used_units
 from fastzss.ranks import all_sum, alone
+from fastzss.room import free_bytes, said
 from fastzss.text import PRESETS, TextTower
 from fastzss.training.pretrained import start_from
 
