@@ -125,7 +125,7 @@ def test_one_run_is_trained_by_one_process_at_a_time(config):
     assert yaml.safe_load((config.out / "config.yaml").read_text())["settings"]["steps"] == 100_000
 
 
-@pytest.mark.parametrize("keep, kept", [(1, [6]), (3, [4, 5, 6])])
-def test_the_last_checkpoints_stay(config, keep, kept):
-    train(replace(config, steps=6, checkpoint_every=1, keep=keep))
-    assert sorted(p.name for p in (config.out / "checkpoints").iterdir()) == [f"step-{n:06d}" for n in kept]
+def test_the_last_checkpoints_stay(config):
+    train(replace(config, steps=5, checkpoint_every=1, keep=3, precision="float32"))
+    kept = sorted(p.name for p in (config.out / "checkpoints").iterdir())
+    assert kept == ["step-000003", "step-000004", "step-000005"]
