@@ -169,7 +169,9 @@ def groups(B, G, N, C, device):
 def attention(R, heads, L, channels, device):
     leaves = {name: normal(R, heads, L, channels, device=device) for name in "qkv"}
     segment = (torch.arange(L, device=device) // 14).expand(R, L)
-    return Case({"segment": segment}, leaves, kernels.packed_attention, None, reference.packed_attention)
+    return Case(
+        {"mask": kernels.caption_mask(segment)}, leaves, kernels.packed_attention, None, reference.packed_attention
+    )
 
 
 INT8, HALF = torch.int8, torch.float16

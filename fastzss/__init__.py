@@ -14,7 +14,7 @@ text only.  The result segments any image into classes named in plain words.
     loader     store -> shuffled batches                             objective  batch + text -> losses
     runs       the run folder                                        training   loader -> objective -> optimiser -> run
     segment    features + class names -> masks                       evaluate   masks against truth
-    kernels    the fused operations, and what they mean
+    kernels    the fused operations, and what they mean              ranks      processes that share the work
 
 A module imports only from those before it on the way (tests/test_floors.py has the order).
 """

@@ -24,6 +24,7 @@ class Batch:
     token: Tensor  # [T] int32       flat token indices of the mentions, end to end
     offset: Tensor  # [C + 1] int32   mention c owns token[offset[c] : offset[c + 1]]
     caption: Tensor  # [C] int32       whose mention, counted on this rank
+    image: Tensor  # [C] int64       row of the patches at hand with the image of that caption
     name: Tensor  # [C] int32       which bank name
     weight: Tensor  # [C] float32     how often the caption mentions it
     present: Tensor  # [K] int32       bank names with a mention anywhere in the whole batch, ascending
@@ -86,7 +87,10 @@ class Texts:
 
 
 def collate(texts, chosen, rank=0, world=1):
-    """The captions `chosen` [B] of the whole batch -> the Batch of one rank's equal share of them."""
+    """The captions `chosen` [B] of the whole batch -> the Batch of one rank's equal share of them.
+
+    Its mentions point at images by their row in the store.
+    """
     if len(chosen) % world:
         raise ValueError(f"collate: {len(chosen)} captions do not divide among {world} ranks")
     share = len(chosen) // world
@@ -120,6 +124,7 @@ def collate(texts, chosen, rank=0, world=1):
         token=tensor(flat.astype(np.int32)),
         offset=tensor(offsets(tokens).astype(np.int32)),
         caption=tensor(caption.astype(np.int32)),
+        image=tensor(texts.row[own][caption]),
         name=tensor(texts.name[mention]),
         weight=tensor(texts.weight[mention]),
         present=tensor(np.unique(texts.name[everyone])),

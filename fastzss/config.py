@@ -148,7 +148,8 @@ def configured(config_class, args, recipes=None):
     if recipes is not None:
         recipe = flags.get("recipe", file.get("recipe", next(iter(recipes))))
         if recipe not in list(recipes):
-            hint = nearest(recipe, recipes)
+            file = str(recipe).endswith((".yaml", ".yml"))
+            hint = "; a file of settings goes to --config" if file else nearest(recipe, recipes)
             raise UserError(f'unknown recipe "{recipe}"{hint}; expected {", ".join(recipes)}', code=2)
         layers.insert(0, (f"recipe {recipe}", recipes[recipe]))
     return build(config_class, *layers)

@@ -12,12 +12,13 @@ ranks' gradients, are exactly those of one process with the whole batch.
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from fastzss import kernels
 from fastzss.batch import Batch
+from fastzss.ranks import all_max, all_sum
 
 LOCAL_SCALE = 1 / 0.07  # fixed inverse temperature of the concept classifier
 MAX_SCALE = 100.0  # the learned inverse temperature of the global loss stays below this
@@ -32,17 +33,19 @@ class Losses:
     loss_local: Tensor
 
 
-def simzss(units, batch: Batch, patches, images, log_scale, *, local_weight, temperature, target="label"):
+def simzss(units, batch: Batch, patches, images, log_scale, *, local_weight, temperature, target="label", same="keep"):
     """Losses of a batch.
 
     Args:
         units: used_units of the tower, [b + T, D]: the captions' end tokens, then the mentions' tokens.
         batch: the rank's Batch.
-        patches: kernels.Patches of the store.
+        patches: kernels.Patches that `batch.image` points into.
         images: [n, D] global vector of each image of the store, not normalised.
         log_scale: scalar, logarithm of the learned inverse temperature.
         local_weight: lambda; 0 leaves the local loss out.
         temperature: of the softmax over patches.
+        target: of the local loss, "label" or "argmax".
+        same: whether another caption of the same image is a negative like any other ("keep") or none ("mask").
     """
     captions = units[: len(batch.eot)]
     loss_global = kernels.clip_loss(
@@ -52,6 +55,7 @@ def simzss(units, batch: Batch, patches, images, log_scale, *, local_weight, tem
         first=batch.first,
         all_sum=all_sum,
         all_max=all_max,
+        same=batch.row if same == "mask" else None,
     )
     if local_weight == 0:
         return Losses(loss_global, loss_global, torch.zeros_like(loss_global))
@@ -59,11 +63,10 @@ def simzss(units, batch: Batch, patches, images, log_scale, *, local_weight, tem
     name = torch.searchsorted(batch.present, batch.name)
     token = torch.arange(len(captions), len(units), device=units.device)  # used_units laid them in the mentions' order
     classes = kernels.class_vectors(units, token, batch.offset, name, len(batch.present), all_sum=all_sum)
-    row = batch.row[batch.first + batch.caption]
     loss_local = kernels.local_loss(
         classes,
         patches,
-        row,
+        batch.image,
         name,
         torch.ones(len(batch.present), dtype=torch.bool, device=units.device),
         batch.weight,
@@ -75,37 +78,30 @@ def simzss(units, batch: Batch, patches, images, log_scale, *, local_weight, tem
     return Losses(loss_global + local_weight * loss_local, loss_global, loss_local)
 
 
-def used_units(tower, batch: Batch):
-    """[b + T, D] unit vectors of the only tokens the losses look at: ends of captions, then tokens of mentions."""
+def used_units(tower, batch: Batch, rows=None):
+    """[b + T, D] unit vectors of the only tokens the losses look at: ends of captions, then tokens of mentions.
+
+    Args:
+        rows: packed rows that the tower reads at a time; None: all.  With fewer, each part is read twice: now without a
+            graph, since the losses need the units of the whole batch; and again, part by part, when the units have
+            their gradients.  So only one part's graph is ever held, and the sum is that of the whole.
+    """
     used = torch.cat([batch.eot, batch.token])
-    return kernels.used_units(tower(batch.ids, batch.segment), used, tower.text_projection)
-
-
-class _AllSum(torch.autograd.Function):
-    """Sum over ranks.  The loss is the sum of the ranks' shares, so the gradient is a sum over ranks as well."""
-
-    @staticmethod
-    def forward(ctx, tensor):
-        total = tensor.detach().clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return _AllSum.forward(None, gradient)
-
-
-def alone():
-    """Whether this is the only process."""
-    return not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
-
-
-def all_sum(tensor):
-    return tensor if alone() else _AllSum.apply(tensor.contiguous())
-
-
-def all_max(tensor):
-    if not alone():
-        tensor = tensor.clone()
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-    return tensor
+    R, L = batch.ids.shape
+    if rows is None or rows >= R:
+        return tower.units(batch.ids, batch.segment, used)
+    order = used.argsort()
+    begins = torch.arange(0, R, rows, device=used.device)
+    counts = torch.searchsorted(used[order], begins * L).diff(append=begins.new_tensor([len(used)])).tolist()
+    units = [
+        checkpoint(
+            tower.units,
+            batch.ids[begin : begin + rows],
+            batch.segment[begin : begin + rows],
+            used[own] - begin * L,
+            use_reentrant=False,
+            preserve_rng_state=False,
+        )
+        for begin, own in zip(range(0, R, rows), order.split(counts), strict=True)
+    ]
+    return torch.cat(units).index_select(0, order.argsort())

@@ -3,16 +3,22 @@
     RUN/
       config.yaml              settings; size of the tower; the backbone, the store and the bank it was trained with
       bank.json                the concept bank
-      metrics.jsonl            one object a logged step: step, loss, loss_global, loss_local, scale, lr
+      metrics.jsonl            one object a logged step: step, loss, loss_global, loss_local, scale, lr; miou
       checkpoints/step-NNNNNN/ model.safetensors, optimizer.safetensors, state.json
       latest                   name of the newest checkpoint
+      best                     name of the one with the highest mIoU, where the run evaluates itself
+      evaluation/              features of the evaluated images: made anew when they are gone
+      dump/step-NNNNNN/        batch and weights of a step whose loss was no number
+      tensorboard/, wandb/     where they were asked for
 
 Checkpoints are written aside and renamed, and `latest` is replaced last: whenever a run is stopped, what `latest` names
-is whole.
+is whole.  A model's tensors have open_clip's names below "text.", and "logit_scale".
 """
 
 import json
+import secrets
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -21,8 +27,6 @@ from safetensors.torch import load_file, save
 
 from fastzss.errors import UserError
 from fastzss.store.files import make_folder, read_json, sync_folder, write_file, write_json, writing
-
-KEEP = 2  # checkpoints
 
 
 class Run:
@@ -53,6 +57,17 @@ class Run:
         write_json(self.path / "bank.json", {"bank": bank})
         write_file(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False).encode())
 
+    @contextmanager
+    def alone(self):
+        """Keeps a second process on this machine from training the same run at the same time."""
+        make_folder(self.path)
+        with writing(self.path), open(self.path / ".lock", "w") as file:
+            if not locked(file):
+                raise UserError(
+                    f"{self.path}: another process is training this run; wait for it, or give another --out"
+                )
+            yield
+
     @property
     def config(self):
         path = self.path / "config.yaml"
@@ -62,18 +77,35 @@ class Run:
             raise UserError(f"{path}: cannot be read ({problem}); the run cannot be used without it") from None
 
     @property
+    def tracker_id(self):
+        """The name under which a tracker knows this run."""
+        path = self.path / ".tracker"
+        if not path.is_file():
+            write_file(path, secrets.token_hex(4).encode())
+        return path.read_text()
+
+    @property
     def bank(self):
         return read_json(self.path / "bank.json")["bank"]
 
     @property
     def latest(self):
         """Folder of the newest checkpoint; None before the first."""
-        pointer = self.path / "latest"
+        return self._named("latest")
+
+    @property
+    def best(self):
+        """Folder of the checkpoint with the highest mIoU; None where the run was never evaluated."""
+        return self._named("best")
+
+    def _named(self, pointer):
+        pointer = self.path / pointer
         return self.path / "checkpoints" / pointer.read_text().strip() if pointer.is_file() else None
 
     def metrics(self):
         path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]  # a killed run leaves half a line
 
     def log(self, record):
         with writing(self.path), open(self.path / "metrics.jsonl", "a") as file:
@@ -86,8 +118,8 @@ class Run:
             lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")]
             write_file(path, "".join(line for line in lines if json.loads(line)["step"] <= step).encode())
 
-    def save(self, step, model, optimizer, state):
-        """Write a checkpoint of {name: tensor} dicts; the oldest ones beyond KEEP go."""
+    def save(self, step, model, optimizer, state, keep=2, best=False):
+        """Write a checkpoint of {name: tensor} dicts; of the others, the last ones and the best stay."""
         folder = self.path / "checkpoints" / f"step-{step:06d}"
         aside = folder.with_name(f".{folder.name}.tmp")
         with writing(self.path):
@@ -100,15 +132,26 @@ class Run:
             aside.rename(folder)
             sync_folder(folder.parent)
             write_file(self.path / "latest", folder.name.encode())
-            for old in sorted(folder.parent.glob("step-*"))[:-KEEP]:
-                if old != folder:
+            if best:
+                write_file(self.path / "best", folder.name.encode())
+            for old in sorted(folder.parent.glob("step-*"))[:-keep]:
+                if old not in (folder, self.best):
                     shutil.rmtree(old)
+
+    def dump(self, step, name, tensors):
+        """Keep tensors of a step that went wrong, to be looked at; returns the folder."""
+        folder = self.path / "dump" / f"step-{step:06d}"
+        write_file(folder / f"{name}.safetensors", save({key: t.detach().contiguous() for key, t in tensors.items()}))
+        return folder
+
+    @property
+    def state(self):
+        """What the newest checkpoint says of itself: step, seed, method, best."""
+        return read_json(self.latest / "state.json")
 
     def load(self):
         """(model, optimizer, state) of the newest checkpoint."""
-        folder = self.latest
-        state = read_json(folder / "state.json")
-        return self._tensors("model"), self._tensors("optimizer"), state
+        return self._tensors("model"), self._tensors("optimizer"), self.state
 
     def load_model(self):
         return self._tensors("model")
@@ -122,3 +165,18 @@ class Run:
                 f"{path}: cannot be read ({problem}); delete this checkpoint, "
                 f"and name an older one in {self.path / 'latest'} to go on from there"
             ) from None
+
+
+def locked(file):
+    """Whether a file is now locked by this process; where the system knows no locks, it is taken for so."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems
+        pass
+    return True

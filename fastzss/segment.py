@@ -103,31 +103,45 @@ class Model:
         )
         device = next(self.tower.parameters()).device
         batch = collate(texts, np.arange(len(rows))).to(device)
-        tokens = self.tower(batch.ids, batch.segment)
         if readout == "eot":
-            return self.tower.project(tokens[batch.eot])
+            return self.tower.units(batch.ids, batch.segment, batch.eot)
         start = (batch.eot.cpu().numpy() + 1 - lengths).tolist()
-        sums = [
-            self.tower.project(tokens[torch.tensor(own, device=device) + begin]).sum(0)
-            for own, begin in zip(words, start, strict=True)
-        ]
+        used = torch.tensor([begin + token for own, begin in zip(words, start, strict=True) for token in own])
+        units = self.tower.units(batch.ids, batch.segment, used.to(device))
+        sums = [own.sum(0) for own in units.split([len(own) for own in words])]
         return F.normalize(torch.stack(sums), dim=-1)
 
 
-@torch.inference_mode()
 def similarity(vision, image, vectors):
     """float32 [K, h, w]: similarity of each class vector [K, D] with the image, brought to the backbone's size."""
+    return compare(*look(vision, image), vectors, vision.grid)
+
+
+@torch.inference_mode()
+def look(vision, image):
+    """What the backbone sees of an image brought to its size (h, w): unit patches [w, N, D] of windows, and (h, w)."""
     S, pixels = vision.size, as_tensor(vision.resize(image))
-    _, height, width = pixels.shape
-    corners = [(y, x) for y in window_starts(height, S) for x in window_starts(width, S)]
-    total = torch.zeros(len(vectors), height, width)
-    count = torch.zeros(height, width)
-    for y, x in corners:
-        patches, _ = vision(pixels[None, :, y : y + S, x : x + S])
-        scores = (patches[0] @ vectors.to(patches.device).T).T.reshape(1, -1, *vision.grid)
+    size = tuple(pixels.shape[1:])
+    windows = [vision(pixels[None, :, y : y + S, x : x + S])[0] for y, x in corners(size, S)]
+    return torch.cat(windows), size
+
+
+@torch.inference_mode()
+def compare(windows, size, vectors, grid):
+    """float32 [K, h, w]: similarity of class vectors [K, D] with what `look` saw."""
+    S = min(size)  # the short side is brought to the side of a window
+    total = torch.zeros(len(vectors), *size)
+    count = torch.zeros(size)
+    for patches, (y, x) in zip(windows, corners(size, S), strict=True):
+        scores = (patches @ vectors.to(patches.device).T).T.reshape(1, -1, *grid)
         total[:, y : y + S, x : x + S] += F.interpolate(scores, (S, S), mode="bilinear")[0].cpu()
         count[y : y + S, x : x + S] += 1
     return total / count
+
+
+def corners(size, window):
+    """(y, x) of each window over an image of that size."""
+    return [(y, x) for y in window_starts(size[0], window) for x in window_starts(size[1], window)]
 
 
 def winners(scores, size):

@@ -7,11 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastzss.config import Parser, add_config, configured, option
+from fastzss.errors import nearest
+
+TRACKERS = ("tensorboard", "wandb")
 
 # A recipe is a set of settings with a name.
 RECIPES = {
-    # The authors' schedule for COCO captions.
-    "simzss-coco": {"captions": "all"},
+    # The authors' schedule for COCO captions.  Not here: AdamW's betas and epsilon, the first and the local scale, the
+    # clamp, which are the same for all (training/step.py, objective.py).
+    "simzss-coco": {
+        "text": "base",
+        "batch": 16384,
+        "steps": 280,
+        "captions": "all",
+        "lr": None,
+        "warmup": 0.1,
+        "weight_decay": 0.2,
+        "local_weight": 0.05,
+        "temperature": 0.1,
+        "same_image": "keep",
+    },
     # The built-in world: a tower of 2 layers learns its hundred words in seconds.  Weight, steps, temperature and
     # global feature were chosen on the validation split, among a dozen (one seed); more steps learn 1,200 images by
     # heart.
@@ -58,7 +73,8 @@ class TrainConfig:
     out: Path = option("run folder: settings, metrics, checkpoints")
     method: str = option("what is trained", "simzss", choices=("simzss",))
     recipe: str = option("settings to begin from: " + ", ".join(RECIPES), "simzss-coco")
-    text: str = option("size of the text tower", "base", choices=("tiny", "small", "base", "large"))
+    text: str = option("size of the text tower", "base", choices=("tiny", "small", "base", "large", "huge"))
+    text_init: str | None = option("begin with CLIP's weights: a file, or open_clip:ARCHITECTURE/TAG", None)
     steps: int = option("optimiser steps", 280)
     batch: int = option("pairs a step, over all processes", 16384)
     captions: str = option("one caption an image and epoch, or all", "one", choices=("one", "all"))
@@ -68,21 +84,41 @@ class TrainConfig:
     weight_decay: float = option("of matrices; vectors and scales have none", 0.2)
     local_weight: float = option("lambda: weight of the local loss; 0 leaves it out", 0.05)
     local_target: str = option("the mention's own concept, or the nearest one", "label", choices=("label", "argmax"))
+    same_image: str = option("other captions of an image are negatives, or masked", "keep", choices=("keep", "mask"))
     temperature: float = option("of the softmax over patches", 0.1)
     global_feature: str | None = option("the image's vector, cls or patch-mean; by default the store's first", None)
     precision: str = option("arithmetic of the tower", "auto", choices=("auto", "float32", "bfloat16", "float64"))
     seed: int = option("of the weights and of the order of the samples", 0)
     device: str | None = option("cpu, cuda, ...; by default cuda where there is one", None)
+    micro_batch: str = option("captions the tower reads at a time on a process: auto, 0 (all), or a number", "auto")
+    loader: str = option("where patches lie", "auto", choices=("auto", "device", "host", "stream"))
+    resume: str = option("go on with the run in --out", "auto", choices=("auto", "never", "must"))
+    log: str | None = option("where metrics go besides: tensorboard, wandb, or both with a comma", None)
     log_every: int = option("steps between two lines of metrics.jsonl", 10)
     checkpoint_every: int = option("steps between two checkpoints", 100)
+    keep: int = option("checkpoints that stay, beside the best one", 2)
+    eval_every: int = option("steps between two evaluations; 0: none", 0)
+    eval_protocol: str = option("of the evaluations, as for `fastzss evaluate`", "world")
+    eval_data: str | None = option("what they see; for world by default world:validation,n=100", None)
 
     def __post_init__(self):
-        for name in ("steps", "batch", "temperature", "log_every", "checkpoint_every"):
+        for name in ("steps", "batch", "temperature", "log_every", "checkpoint_every", "keep"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
-        for name in ("weight_decay", "local_weight", "warmup"):
+        for name in ("weight_decay", "local_weight", "warmup", "eval_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
+        if self.micro_batch != "auto" and not self.micro_batch.isdecimal():
+            raise ValueError(f"--micro-batch is {self.micro_batch}; expected auto, 0, or a number of captions")
+        for name in self.trackers:
+            if name not in TRACKERS:
+                raise ValueError(
+                    f"--log {self.log}: {name!r} is none of {', '.join(TRACKERS)}{nearest(name, TRACKERS)}"
+                )
+
+    @property
+    def trackers(self):
+        return tuple(name.strip() for name in (self.log or "").split(",") if name.strip())
 
     @property
     def peak(self):
@@ -90,12 +126,13 @@ class TrainConfig:
 
 
 def train_config(argv=None):
-    """(TrainConfig, whether JSON is wanted) from a command line."""
+    """(TrainConfig, whether JSON is wanted, whether a dry run is) from a command line."""
     parser = Parser(prog="fastzss/train.py", description=TrainConfig.__doc__)
     add_config(parser, TrainConfig)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be trained, and where it finds room")
     args = parser.parse_args(argv)
-    return configured(TrainConfig, args, RECIPES), args.json
+    return configured(TrainConfig, args, RECIPES), args.json, args.dry_run
 
 
 @dataclass(frozen=True, kw_only=True)

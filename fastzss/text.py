@@ -31,6 +31,7 @@ PRESETS = {
     "small": TowerSize(384, 6, 6),
     "base": TowerSize(512, 12, 8),
     "large": TowerSize(768, 12, 12),
+    "huge": TowerSize(1024, 24, 16),
 }
 
 
@@ -63,13 +64,14 @@ class TextTower(nn.Module):
     def forward(self, ids, segment):
         """[R, L] ids and captions -> [R * L, W] token vectors after the final norm, not projected."""
         x = self.token_embedding(ids) + self.positional_embedding[positions(segment)]
+        mask = kernels.caption_mask(segment)
         for block in self.transformer.resblocks:
-            x = block(x, segment)
+            x = block(x, mask)
         return self.ln_final(x).flatten(0, 1)
 
-    def project(self, tokens):
-        """[*, W] -> [*, D] unit vectors."""
-        return F.normalize(tokens @ self.text_projection, dim=-1)
+    def units(self, ids, segment, used):
+        """[U, D] unit vectors, in the vision space, of the flat token indices `used`."""
+        return kernels.used_units(self(ids, segment), used, self.text_projection)
 
 
 class Block(nn.Module):
@@ -82,8 +84,8 @@ class Block(nn.Module):
         self.mlp.c_fc = nn.Linear(size.width, 4 * size.width)
         self.mlp.c_proj = nn.Linear(4 * size.width, size.width)
 
-    def forward(self, x, segment):
-        x = x + self.attn(self.ln_1(x), segment)
+    def forward(self, x, mask):
+        x = x + self.attn(self.ln_1(x), mask)
         return x + self.mlp.c_proj(F.gelu(self.mlp.c_fc(self.ln_2(x))))
 
 
@@ -97,11 +99,11 @@ class Attention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.empty(3 * size.width))
         self.out_proj = nn.Linear(size.width, size.width)
 
-    def forward(self, x, segment):
+    def forward(self, x, mask):
         R, L, W = x.shape
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = qkv.view(R, L, 3, self.heads, W // self.heads).permute(2, 0, 3, 1, 4)
-        x = kernels.packed_attention(q, k, v, segment)
+        x = kernels.packed_attention(q, k, v, mask)
         return self.out_proj(x.transpose(1, 2).reshape(R, L, W))
 
 

@@ -10,10 +10,10 @@ if __package__ in (None, ""):
 
 
 def work():
-    config, json = train_config()
+    asked = train_config()
     from fastzss.training import main  # late: --help is instant
 
-    main(config, json)
+    main(*asked)
 
 
 if __name__ == "__main__":

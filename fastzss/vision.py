@@ -111,7 +111,7 @@ def load_vision(name, weights=None, random=False, size=None, device="cpu"):
         raise UserError(f"--size {size} is no multiple of the patch size {patch} of {name}", code=2)
     overlay = {"file": str(weights)} if weights else None
     try:
-        with _patient_only_online(), _nothing_missing():
+        with patient_only_online(), _nothing_missing():
             model = timm.create_model(
                 name, pretrained=not random, num_classes=0, img_size=size, pretrained_cfg_overlay=overlay
             )
@@ -206,7 +206,7 @@ def _first_line(problem):
 
 
 @contextmanager
-def _patient_only_online():
+def patient_only_online():
     """Without a network the hub's client would retry for most of a minute: then look into its cache only."""
     from huggingface_hub import constants
 

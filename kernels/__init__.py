@@ -10,7 +10,8 @@
     clip_loss          symmetric contrastive loss of captions and frozen image vectors
     group_pool         patches -> one vector per group, under a softmax over the groups
     segment_match      how far each segment vector is from its nearest view
-    packed_attention   causal attention of captions that lie end to end
+    caption_mask       captions that lie end to end -> who sees whom
+    packed_attention   causal attention under that mask
 
 Three forms of each, with the same signature: reference.py defines it in plain PyTorch; chunked.py is the form for CPUs;
 fused_*.py are Triton kernels.  FASTZSS_BACKEND, read at every call, says which is used:
@@ -34,6 +35,7 @@ from fastzss.kernels.reference import Patches
 
 __all__ = [
     "Patches",
+    "caption_mask",
     "class_vectors",
     "clip_loss",
     "concept_loss",
@@ -102,4 +104,5 @@ local_loss = operation("local_loss", "fused_step")
 clip_loss = operation("clip_loss", "fused_clip")
 group_pool = operation("group_pool")
 segment_match = operation("segment_match")
+caption_mask = operation("caption_mask")
 packed_attention = operation("packed_attention")

@@ -33,6 +33,11 @@ def whole(op, argument, tensor):
         raise ValueError(f"{op}: {argument} is {str(tensor.dtype).removeprefix('torch.')}; expected int32 or int64")
 
 
+def truths(op, argument, tensor):
+    if tensor.dtype != torch.bool:
+        raise ValueError(f"{op}: {argument} is {str(tensor.dtype).removeprefix('torch.')}; expected bool")
+
+
 def values_seen(tensor):
     """Whether values may be looked at."""
     return not tensor.is_cuda or os.environ.get("FASTZSS_CHECKS") == "1"
@@ -109,8 +114,7 @@ def concept_pool(classes, patches, row, name, temperature):
 def candidates(op, classes, present, name, weight, scale, target):
     """What concept_loss and local_loss share."""
     shape(op, "present", present, len(classes))
-    if present.dtype != torch.bool:
-        raise ValueError(f"{op}: present is {present.dtype}; expected bool")
+    truths(op, "present", present)
     shape(op, "weight", weight, len(name))
     positive(op, "scale", scale)
     if target not in TARGETS:
@@ -188,15 +192,22 @@ def segment_match(segments, views):
         raise ValueError(f"{op}: {empty} is empty; expected at least one")
 
 
-def packed_attention(q, k, v, segment):
+def caption_mask(segment):
+    op = "caption_mask"
+    shape(op, "segment", segment, "R", "L")
+    whole(op, "segment", segment)
+
+
+def packed_attention(q, k, v, mask):
     op = "packed_attention"
     shape(op, "q", q, "R", "heads", "L", "channels")
     for argument, tensor in (("k", k), ("v", v)):
         shape(op, argument, tensor, *q.shape)
         floats(op, argument, tensor, (q.dtype,))
     floats(op, "q", q)
-    shape(op, "segment", segment, q.shape[0], q.shape[2])
-    whole(op, "segment", segment)
+    R, _, L, _ = q.shape
+    shape(op, "mask", mask, R, 1, L, L)
+    truths(op, "mask", mask)
 
 
 def quantise(vectors, mean, std):

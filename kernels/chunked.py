@@ -23,9 +23,10 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from fastzss.kernels import reference
-from fastzss.kernels.reference import class_vectors, group_pool, identity, packed_attention, used_units
+from fastzss.kernels.reference import caption_mask, class_vectors, group_pool, identity, packed_attention, used_units
 
 __all__ = [
+    "caption_mask",
     "class_vectors",
     "clip_loss",
     "concept_loss",

@@ -188,18 +188,22 @@ def segment_match(segments, views):
     return distance.gather(-1, nearest).mean()
 
 
-def packed_attention(q, k, v, segment):
+def caption_mask(segment):
+    """bool [R, 1, L, L]: who sees whom in rows of captions that lie end to end; made once for all layers of a tower.
+
+    Args:
+        segment: [R, L] caption of each token, negative in free slots; those see each other, so no row is empty.
+    """
+    L = segment.shape[1]
+    causal = torch.ones(L, L, dtype=torch.bool, device=segment.device).tril()
+    return ((segment.unsqueeze(2) == segment.unsqueeze(1)) & causal).unsqueeze(1)
+
+
+def packed_attention(q, k, v, mask):
     """[R, heads, L, channels]: causal attention in which a token sees the tokens of its own caption only.
 
     Args:
         q, k, v: [R, heads, L, channels] of R packed rows.
-        segment: [R, L] caption of each token, negative in free slots.
+        mask: caption_mask of the rows.
     """
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=caption_mask(segment))
-
-
-def caption_mask(segment):
-    """[R, L] caption of each token -> [R, 1, L, L] who sees whom; free slots see free ones, so no row is empty."""
-    L = segment.shape[1]
-    causal = torch.ones(L, L, dtype=torch.bool, device=segment.device).tril()
-    return ((segment.unsqueeze(2) == segment.unsqueeze(1)) & causal).unsqueeze(1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

@@ -5,6 +5,7 @@
 
 import os
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,20 @@ def store(tmp_path_factory):
     path = tmp_path_factory.mktemp("world") / "store"
     extract(ExtractConfig(source="world:train,n=80", store=path, parser="bank"))
     return path
+
+
+@pytest.fixture(scope="session")
+def settings(store, tmp_path_factory):
+    """Settings of a small training on that store, in float64; `config` has a folder of its own."""
+    from fastzss.settings import TrainConfig
+
+    return TrainConfig(
+        store=store, out=tmp_path_factory.mktemp("nothing") / "run", text="tiny", batch=24, steps=20, lr=1e-3,
+        local_weight=1.0, global_feature="patch-mean", log_every=1, checkpoint_every=8, precision="float64",
+        device="cpu",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def config(settings, tmp_path):
+    return replace(settings, out=tmp_path / "run")

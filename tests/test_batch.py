@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastzss.batch import Texts, collate, offsets, pack, ranges
-from fastzss.kernels.reference import caption_mask
+from fastzss.kernels import caption_mask
 from fastzss.text import positions
 
 

@@ -37,8 +37,9 @@ RIGHT = {
     "segment_match": {"segments": torch.randn(2, 3, D), "views": torch.randn(2, 4, D)},
     "packed_attention": {
         **{name: torch.randn(2, 3, 8, 4) for name in "qkv"},
-        "segment": torch.zeros(2, 8, dtype=torch.int32),
+        "mask": torch.ones(2, 1, 8, 8, dtype=torch.bool),
     },
+    "caption_mask": {"segment": torch.zeros(2, 8, dtype=torch.int32)},
     "quantise": {"vectors": torch.randn(2, N, D), "mean": torch.zeros(D), "std": torch.ones(D)},
 }
 WRONG = [
@@ -60,7 +61,7 @@ WRONG = [
     ("concept_pool", {"patches": kernels.Patches(torch.ones(2, 0, D))}, "no patches"),
     ("concept_pool", {"patches": kernels.Patches(torch.ones(2, N, D).requires_grad_())}, "frozen"),
     ("concept_loss", {"pooled": torch.randn(M, 5)}, r"pooled has shape \[3, 5\]; expected \[3, 6\]"),
-    ("concept_loss", {"present": torch.ones(K)}, "present is torch.float32; expected bool"),
+    ("concept_loss", {"present": torch.ones(K)}, "present is float32; expected bool"),
     ("concept_loss", {"present": torch.tensor([True, True, True, False])}, "name holds 3, a class that present"),
     ("concept_loss", {"weight": torch.ones(2)}, r"weight has shape \[2\]; expected \[3\]"),
     ("concept_loss", {"target": "nearest"}, 'target is \'nearest\'; expected "label" or "argmax"'),
@@ -75,7 +76,10 @@ WRONG = [
     ("group_pool", {"values": torch.randn(2, 4, D)}, r"values has shape \[2, 4, 6\]; expected \[2, 5, C\]"),
     ("segment_match", {"views": torch.randn(2, 0, D)}, "views is empty"),
     ("packed_attention", {"k": torch.randn(2, 3, 7, 4)}, "k has shape"),
-    ("packed_attention", {"segment": torch.zeros(2, 8)}, "segment is float32; expected int32 or int64"),
+    ("packed_attention", {"mask": torch.ones(2, 8, 8).bool()}, r"mask has shape \[2, 8, 8\]; expected \[2, 1, 8, 8\]"),
+    ("packed_attention", {"mask": torch.ones(2, 1, 8, 8)}, "mask is float32; expected bool"),
+    ("caption_mask", {"segment": torch.zeros(2, 8)}, "segment is float32; expected int32 or int64"),
+    ("caption_mask", {"segment": torch.zeros(8).int()}, r"segment has shape \[8\]; expected \[R, L\]"),
     ("quantise", {"vectors": torch.full((2, N, D), torch.nan)}, "NaN or infinite"),
     ("quantise", {"mean": torch.zeros(5)}, r"mean has shape \[5\]; expected \[6\]"),
     ("quantise", {"std": torch.zeros(D)}, "std holds 0.0; expected positive numbers"),

@@ -236,8 +236,8 @@ def test_every_default_has_the_type_it_declares(kind):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_builds_and_says_what_it_says(recipe):
-    config, json = train_config([*PATHS[TrainConfig], "--recipe", recipe])
-    assert config.recipe == recipe and json is False
+    config, json, dry = train_config([*PATHS[TrainConfig], "--recipe", recipe])
+    assert config.recipe == recipe and json is False and dry is False
     for key, value in RECIPES[recipe].items():
         assert getattr(config, key) == value
 
@@ -245,8 +245,8 @@ def test_every_recipe_builds_and_says_what_it_says(recipe):
 def test_train_settings_from_flags(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_text("recipe: demo\nsteps: 20\nlocal-weight: 0.25\n")
-    config, json = train_config(["--store", "s", "--out", "o", "--config", str(path), "--steps", "30", "--json"])
-    assert json is True
+    config, json, dry = train_config(["--store", "s", "--out", "o", "--config", str(path), "--steps", "30", "--json"])
+    assert json is True and dry is False
     assert (config.recipe, config.steps, config.local_weight, config.batch) == (
         "demo",
         30,
@@ -257,9 +257,9 @@ def test_train_settings_from_flags(tmp_path):
 
 
 def test_the_peak_learning_rate_follows_the_batch_unless_it_is_given():
-    config, _ = train_config([*PATHS[TrainConfig], "--batch", "512"])
+    config, *_ = train_config([*PATHS[TrainConfig], "--batch", "512"])
     assert config.peak == pytest.approx(6e-5)
-    config, _ = train_config([*PATHS[TrainConfig], "--batch", "512", "--lr", "0.001"])
+    config, *_ = train_config([*PATHS[TrainConfig], "--batch", "512", "--lr", "0.001"])
     assert config.peak == 0.001
 
 
@@ -274,6 +274,12 @@ def test_the_peak_learning_rate_follows_the_batch_unless_it_is_given():
         ("--weight-decay", "-0.1", "--weight-decay must not be negative"),
         ("--local-weight", "-1", "--local-weight must not be negative"),
         ("--temperature", "nan", "temperature is 'nan'; expected float"),
+        ("--micro-batch", "half", "--micro-batch is half; expected auto, 0, or a number"),
+        ("--micro-batch", "-3", "--micro-batch is -3; expected auto, 0, or a number"),
+        ("--keep", "0", "--keep must be positive"),
+        ("--eval-every", "-1", "--eval-every must not be negative"),
+        ("--log", "tensorbord", "'tensorbord' is none of tensorboard, wandb (did you mean \"tensorboard\"?)"),
+        ("--recipe", "mine.yaml", "a file of settings goes to --config"),
         ("--recipe", "dmeo", 'unknown recipe "dmeo" (did you mean "demo"?'),
     ],
 )

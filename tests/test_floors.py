@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: "__init__ errors config console settings kernels",
-    1: "world captions batch store",
+    1: "world captions batch store ranks room",
     2: "images vision text runs tiny",
     3: "bank objective protocols score drawing",
     4: "segment loader",
@@ -24,6 +24,7 @@ ALLOWED = {
     ("console", "errors"): "same floor",
     ("config", "errors"): "same floor",
     ("settings", "config"): "same floor",
+    ("settings", "errors"): "same floor",
     ("vision", "tiny"): "the shipped backbone is one of the backbones",
 }
 KERNEL_IMPORTS = set("torch triton typing os contextlib dataclasses functools importlib json math pathlib".split())

@@ -177,7 +177,7 @@ def test_a_segment_is_matched_with_its_nearest_view():
 def test_packed_captions_do_not_see_each_other():
     q, k, v = torch.randn(3, 2, 4, 9, 8, dtype=torch.double)
     segment = torch.tensor([[0, 0, 0, 1, 1, 1, 1, -1, -1], [2, 2, 2, 2, 2, 2, 2, 2, 2]], dtype=torch.int32)
-    found = kernels.packed_attention(q, k, v, segment)
+    found = kernels.packed_attention(q, k, v, kernels.caption_mask(segment))
     alone = F.scaled_dot_product_attention(q[:1, :, 3:7], k[:1, :, 3:7], v[:1, :, 3:7], is_causal=True)
     assert torch.allclose(found[:1, :, 3:7], alone)
     assert found.isfinite().all()

@@ -1,5 +1,6 @@
-"""The objective on several ranks: their shares are the whole, even where one rank has no mention."""
+"""The objective in parts: several ranks, several passes of the tower; and which pairs are negatives."""
 
+import itertools
 import os
 
 import numpy as np
@@ -36,10 +37,11 @@ def world_of_numbers():
     return tower, texts, patches, images, torch.tensor(2.5, dtype=torch.double, requires_grad=True)
 
 
-def losses_and_gradients(rank, world):
+def losses_and_gradients(rank, world, rows=None, **options):
     tower, texts, patches, images, log_scale = world_of_numbers()
     batch = collate(texts, np.arange(CAPTIONS), rank, world)
-    losses = simzss(used_units(tower, batch), batch, patches, images, log_scale, local_weight=0.7, temperature=0.1)
+    units = used_units(tower, batch, rows)
+    losses = simzss(units, batch, patches, images, log_scale, local_weight=0.7, temperature=0.1, **options)
     losses.loss.backward()
     values = torch.stack([losses.loss, losses.loss_global, losses.loss_local]).detach()
     return [values, log_scale.grad, *(p.grad for p in tower.parameters())]
@@ -48,7 +50,8 @@ def losses_and_gradients(rank, world):
 def one_rank(rank, folder):
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(WORLD))
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD)
-    torch.save(losses_and_gradients(rank, WORLD), f"{folder}/{rank}.pt")
+    found = losses_and_gradients(rank, WORLD, same="mask"), losses_and_gradients(rank, WORLD, rows=1, same="mask")
+    torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -60,11 +63,77 @@ def test_the_shares_of_two_processes_add_up_to_the_whole(tmp_path):
     for process in processes:
         process.join(60)
         assert process.exitcode == 0
-    shares = [torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD)]
-    whole = losses_and_gradients(0, 1)
-    assert shares[1][0][2] == 0, "the second rank has no mention, and no share of the local loss"
-    for total, *parts in zip(whole, *shares, strict=True):
-        assert (sum(parts) - total).norm() <= 1e-12 * max(1, total.norm())
+    whole = losses_and_gradients(0, 1, same="mask")
+    for way in zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD)), strict=True):
+        assert way[1][0][2] == 0, "the second rank has no mention, and no share of the local loss"
+        for total, *parts in zip(whole, *way, strict=True):
+            assert (sum(parts) - total).norm() <= 1e-12 * max(1, total.norm())
+
+
+def many_captions(seed=0, dtype=torch.double):
+    """A tower and a batch of 90 captions in more than ten rows."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(4, 30, 90)
+    caption = np.sort(rng.integers(0, 90, 150))
+    texts = Texts.of(
+        ids=rng.integers(1, 400, lengths.sum()),
+        ids_offset=offsets(lengths),
+        row=rng.integers(0, 40, 90),
+        caption=caption,
+        name=rng.integers(0, 12, 150),
+        token=np.concatenate([rng.choice(np.arange(1, lengths[c] - 1), 2) for c in caption]),
+        token_offset=2 * np.arange(151),
+    )
+    patches = kernels.Patches(F.normalize(torch.randn(40, 9, D, dtype=dtype), dim=-1))
+    log_scale = torch.tensor(2.5, dtype=dtype, requires_grad=True)
+    tower = TextTower(TowerSize(32, 2, 4), D).to(dtype)
+    return tower, collate(texts, np.arange(90)), patches, torch.randn(40, D, dtype=dtype), log_scale
+
+
+def learned(rows, dtype=torch.double, **options):
+    tower, batch, patches, images, log_scale = many_captions(dtype=dtype)
+    assert len(batch.ids) > 10
+    units = used_units(tower, batch, rows)
+    losses = simzss(units, batch, patches, images, log_scale, local_weight=0.7, temperature=0.1, **options)
+    losses.loss.backward()
+    return [losses.loss.detach(), log_scale.grad, *(p.grad for p in tower.parameters())]
+
+
+@pytest.mark.parametrize("rows", [1, 4, 7, 1000])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.double, 1e-13), (torch.float, 1e-5)], ids=["float64", "float32"])
+def test_a_batch_in_parts_is_the_batch(rows, dtype, tolerance):
+    for part, whole in zip(learned(rows, dtype), learned(None, dtype), strict=True):
+        assert (part - whole).norm() <= tolerance * max(1, whole.norm())
+
+
+def test_parts_hold_the_memory_of_one_part(monkeypatch):
+    """What autograd keeps between the two passes, at most."""
+    monkeypatch.setenv("KINETO_LOG_LEVEL", "99")  # the profiler talks on stderr
+
+    def peak(rows):
+        tower, batch, *_ = many_captions(dtype=torch.float)
+        tower.token_embedding.weight.requires_grad_(False)  # its gradient is larger than all else here
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as record:
+            used_units(tower, batch, rows).sum().backward()
+        events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
+        return max(itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
+
+    assert peak(1) < 0.3 * peak(None)
+
+
+def test_other_captions_of_an_image_are_negatives_or_not():
+    """Against two cross-entropies over the matrix of all pairs."""
+    tower, batch, patches, images, log_scale = many_captions()
+    units = used_units(tower, batch).detach()
+    logits = log_scale.exp() * F.normalize(images[batch.row], dim=-1) @ units[:90].T
+    own, twins = torch.arange(90), batch.row.unsqueeze(1) == batch.row
+    assert twins.sum() > 90 + 50, "there are captions of the same image"
+    masked = logits.masked_fill(twins & ~torch.eye(90, dtype=torch.bool), -torch.inf)
+    for same, matrix in (("keep", logits), ("mask", masked)):
+        expected = (F.cross_entropy(matrix, own) + F.cross_entropy(matrix.T, own)) / 2
+        losses = simzss(units, batch, patches, images, log_scale, local_weight=0, temperature=0.1, same=same)
+        assert losses.loss.item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 def test_same_captions_in_another_order_have_the_same_loss():

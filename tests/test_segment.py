@@ -73,7 +73,8 @@ def test_the_concept_readout_is_the_normalised_sum_of_its_words(model):
     found = model.class_vectors(names, "concept")
     for vector, name in zip(found, names, strict=True):
         ids = torch.tensor([model.tokenizer(name).ids])
-        tokens = model.tower.project(model.tower(ids, torch.zeros_like(ids, dtype=torch.int32)))
+        tokens = model.tower(ids, torch.zeros_like(ids, dtype=torch.int32))
+        tokens = F.normalize(tokens @ model.tower.text_projection, dim=-1)
         assert torch.allclose(vector, F.normalize(tokens[1:-1].sum(0), dim=0), atol=1e-5)
         eot = model.class_vectors([name], "eot")[0]
         assert torch.allclose(eot, tokens[-1], atol=1e-5)

@@ -1,7 +1,9 @@
-"""The trainer: schedule, stopping and going on, several processes, and every door it has."""
+"""The trainer: stopping and going on, micro-batches, several processes, and every door it has."""
 
 import json
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,26 +11,21 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from fastzss.errors import UserError
+from fastzss.evaluate import evaluate
+from fastzss.loader import Loader
+from fastzss.protocols import world_set
 from fastzss.runs import Run
-from fastzss.settings import TrainConfig
-from fastzss.text import PRESETS
-from fastzss.training import FREE, Learner, learning_rate, train
+from fastzss.segment import load
+from fastzss.training import step, train
 
 ROOT = Path(__file__).parent.parent
 DOOR = ROOT / "fastzss" / "train.py"
-
-
-@pytest.fixture
-def config(store, tmp_path):
-    return TrainConfig(
-        store=store, out=tmp_path / "run", text="tiny", batch=24, steps=20, lr=1e-3, local_weight=1.0,
-        global_feature="patch-mean", log_every=1, checkpoint_every=8, precision="float64", device="cpu",
-    )  # fmt: skip
 
 
 def weights(run):
@@ -54,14 +51,10 @@ def launch(command, cwd=None, **env):
 
 
 @pytest.fixture(scope="module")
-def whole(store, tmp_path_factory):
+def whole(settings, tmp_path_factory):
     """An uninterrupted run of one process, for the others to be compared with."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    config = TrainConfig(
-        store=store, out=out, text="tiny", batch=24, steps=20, lr=1e-3, local_weight=1.0,
-        global_feature="patch-mean", log_every=1, checkpoint_every=8, precision="float64", device="cpu",
-    )  # fmt: skip
-    train(config)
+    train(replace(settings, out=out))
     return out
 
 
@@ -82,34 +75,6 @@ def test_the_run_folder_holds_what_is_needed_to_use_it(whole, store):
     assert run.config["readout"] == "concept"
     assert run.config["vision"]["model"] == "tiny" and run.config["weights"] == "shipped"
     assert run.bank["names"]
-
-
-@pytest.mark.parametrize("step, rate", [(0, 0.1), (1, 0.2), (9, 1.0), (10, 1.0), (55, 0.5), (100, 0.0)])
-def test_the_learning_rate_rises_for_a_tenth_and_then_falls_like_a_cosine(step, rate):
-    assert learning_rate(step, 100, 1.0, 0.1) == pytest.approx(rate)
-
-
-def test_the_reference_recipe_has_the_authors_rate():
-    config = TrainConfig(store=Path("s"), out=Path("o"))
-    assert (config.steps, config.batch, config.weight_decay, config.local_weight) == (280, 16384, 0.2, 0.05)
-    assert config.peak == pytest.approx(1.92e-3)
-    assert learning_rate(0, 280, config.peak, config.warmup) == pytest.approx(1.92e-3 / 28)
-
-
-def test_only_matrices_decay():
-    learner = Learner(PRESETS["tiny"], 32)
-    decaying, free = learner.groups(0.2)
-    assert (decaying["weight_decay"], free["weight_decay"]) == (0.2, 0.0)
-    assert all(p.ndim >= 2 for p in decaying["params"]) and all(p.ndim < 2 for p in free["params"])
-    assert len(decaying["params"]) + len(free["params"]) == len(list(learner.parameters()))
-    assert any(p is learner.logit_scale for p in free["params"])
-
-
-def test_the_scale_stays_between_1_and_100(config):
-    """A first step of 10 would take its logarithm from 2.7 far beyond either bound."""
-    train(replace(config, lr=10.0, warmup=0.0, steps=1))
-    scale = Run(config.out).metrics()[0]["scale"]
-    assert min(abs(scale - 1), abs(scale - 100)) < 1e-9
 
 
 def test_the_argmax_target_trains_differently(config, whole):
@@ -171,11 +136,29 @@ def test_a_finished_run_is_not_trained_again(config):
     assert all(torch.equal(value, before[name]) for name, value in weights(config.out).items())
 
 
-def test_a_run_of_other_settings_is_refused_by_name(config):
-    train(replace(config, steps=1))
-    with pytest.raises(UserError, match=r"lr is 0.001, now 0.5.*another --out") as problem:
-        train(replace(config, steps=1, lr=0.5, log_every=3))
-    assert "log_every" in FREE and "log_every" not in str(problem.value)
+def test_a_batch_in_parts_trains_the_same(config, whole):
+    train(replace(config, micro_batch="12"))
+    assert_same(config.out, whole, tolerance=1e-9)
+
+
+def test_shortened_arithmetic_in_parts_is_the_same_arithmetic(config):
+    """bfloat16 is what the second pass of a part computes in, too."""
+    runs = [replace(config, out=config.out / size, micro_batch=size, steps=3, precision="bfloat16") for size in "08"]
+    for run in runs:
+        train(run)
+    whole, parts = ([m["loss"] for m in Run(run.out).metrics()] for run in runs)
+    assert parts == pytest.approx(whole, rel=2e-3)
+
+
+def test_parts_are_chosen_when_memory_is_short(config, monkeypatch, caplog):
+    """As much memory as the optimiser needs, and room for a row or two."""
+    monkeypatch.setattr(step, "free_bytes", lambda device: 277_500_000)
+    monkeypatch.setattr(logging.getLogger("fastzss"), "propagate", True)
+    with caplog.at_level("INFO"):
+        train(replace(config, steps=2))
+    said = re.search(r"about (.*) MB: (\d+) rows of 64 tokens are read twice, (\d+) at a time", caplog.text)
+    assert int(said[3]) < int(said[2])
+    assert Run(config.out).metrics()[1]["loss"] > 0
 
 
 @pytest.mark.parametrize(
@@ -193,21 +176,23 @@ def test_mistakes_are_named(config, change, sentence):
     assert not config.out.exists()
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(config, monkeypatch):
-    import fastzss.training as training
-
-    real = training.used_units
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_made_it(config, monkeypatch):
+    real = step.used_units
     calls = []
 
-    def broken(tower, batch):
+    def broken(tower, batch, rows):
         calls.append(1)
-        return real(tower, batch) * (float("nan") if len(calls) == 11 else 1)
+        return real(tower, batch, rows) * (float("nan") if len(calls) == 11 else 1)
 
-    monkeypatch.setattr(training, "used_units", broken)
-    with pytest.raises(UserError, match="the loss is nan at step 11"):
+    monkeypatch.setattr(step, "used_units", broken)
+    with pytest.raises(UserError, match="the loss is nan at step 11; .*dump/step-000011 holds the batch"):
         train(config)
     assert Run.open(config.out).latest.name == "step-000008"
     assert all(value.isfinite().all() for value in weights(config.out).values())
+    folder = config.out / "dump" / "step-000011"
+    batch, model = load_file(folder / "batch-0.safetensors"), load_file(folder / "model.safetensors")
+    assert torch.equal(batch["row"], Loader(config.store, config.batch).step(10).row)
+    assert model.keys() == weights(config.out).keys() and all(value.isfinite().all() for value in model.values())
 
 
 # Several processes compute what one would; each of these really starts them.
@@ -215,19 +200,45 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(config,
 
 @pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_several_processes_make_the_run_of_one(config, whole, world, tmp_path):
+    config = replace(config, micro_batch="8")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", world, DOOR, *flags(config)]
     done = launch(command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert_same(config.out, whole, tolerance=1e-9)
 
 
-def test_a_run_goes_on_with_another_number_of_processes(config, whole, tmp_path):
+def test_a_run_goes_on_with_all_that_may_differ(config, whole, tmp_path):
+    """Another number of processes, smaller parts, patches from disk, the store elsewhere, and watched."""
     process = start(config)
     wait_for_step(config, 9)
     process.kill()
     process.wait()
-    done = launch([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", 2, DOOR, *flags(config)])
+    (tmp_path / "moved").symlink_to(config.store)
+    changed = replace(
+        config, store=tmp_path / "moved", micro_batch="8", loader="stream", keep=1, checkpoint_every=6, resume="must",
+        eval_every=9, eval_data="world:validation,n=5",
+    )  # fmt: skip
+    done = launch([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", 2, DOOR, *flags(changed)])
     assert done.returncode == 0, done.stderr[-2000:]
+    assert_same(config.out, whole, tolerance=1e-9)
+    data = world_set("world:validation,n=5")
+    model = load(config.out, "cpu")
+    expected = evaluate(model.vision, {"run": model.class_vectors(data.names)}, data)["run"]["all"]
+    last = Run(config.out).metrics()[-1]
+    assert last["miou"] == pytest.approx(expected, abs=0.1), "two processes, and features kept in half precision"
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_at_the_same_step(config, whole):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", DOOR, *flags(config)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_for_step(config, 3)
+    psutil.Process(process.pid).children()[1].send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr[-2000:]
+    done = len(Run(config.out).metrics())
+    assert done < config.steps and stderr.count(f"stopped at step {done};") == 2
+    train(config)
     assert_same(config.out, whole, tolerance=1e-9)
 
 
@@ -249,11 +260,13 @@ def test_two_processes_by_accelerate(config, whole, tmp_path):
     assert_same(config.out, whole, tolerance=1e-9)
 
 
-def test_the_launch_that_would_start_one_process_is_refused(config, tmp_path):
+@pytest.mark.parametrize("option", ["--cpu", "--num_machines=1"])
+def test_a_launch_that_would_start_one_process_is_refused(config, option, tmp_path):
     accelerate = Path(sys.executable).parent / "accelerate"
-    done = launch([accelerate, "launch", "--cpu", "--num_processes", 2, DOOR, *flags(config)], cwd=tmp_path)
+    done = launch([accelerate, "launch", option, "--num_processes", 2, DOOR, *flags(config)], cwd=tmp_path)
     assert done.returncode != 0
-    assert "torchrun --nproc_per_node" in done.stderr
+    assert f"torchrun --nproc_per_node N {DOOR} ..." in done.stderr
+    assert "accelerate launch --multi_gpu --num_processes N" in done.stderr
     assert not config.out.exists()
 
 
