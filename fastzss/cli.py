@@ -33,8 +33,19 @@ def cache_commands():
 
     concepts = program.add("concepts", "Find the names of another bank in a store's captions.", run_concepts)
     concepts.add_argument("store", type=Path)
-    concepts.add_argument("--bank", required=True, metavar="FILE", help="file with a name a line, or: captions")
-    concepts.add_argument("--parser", default="auto", help="auto, bank, or spacy:PIPELINE (default: %(default)s)")
+    concepts.add_argument("--bank", required=True, metavar="BANK", help="a bank, a file of names, or: captions")
+    concepts.add_argument(
+        "--parser", default="auto", help="auto, bank, or spacy:PIPELINE[,tokens=phrase] (default: %(default)s)"
+    )
+    concepts.add_argument(
+        "--match",
+        default="exact",
+        choices=("exact", "embedding"),
+        help="phrases that are no name: dropped, or taken for the nearest name (default: %(default)s)",
+    )
+    concepts.add_argument("--run", type=Path, help="with embedding: the run that compares; by default the bank's own")
+    concepts.add_argument("--threshold", type=float, help="with embedding: similarity from which a name is near enough")
+    concepts.add_argument("--processes", type=int, help="by default one, for 100,000 captions one a core")
 
     info = program.add("info", "Say what a store holds.", run_info)
     info.add_argument("store", type=Path)
@@ -73,12 +84,13 @@ def run_extract(args):
 
 
 def run_concepts(args):
-    from fastzss.bank import bank_from_file
+    from fastzss.bank.concepts import add_concepts
+    from fastzss.bank.folder import load_bank
     from fastzss.captions import choose_parser
-    from fastzss.extract import add_concepts
 
-    bank = None if args.bank == "captions" else bank_from_file(args.bank)
-    return add_concepts(args.store, bank, choose_parser(args.parser))
+    bank = None if args.bank == "captions" else load_bank(args.bank)
+    parser = choose_parser(args.parser)
+    return add_concepts(args.store, bank, parser, args.match, args.run, args.threshold, args.processes)
 
 
 def run_info(args):

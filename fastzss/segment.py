@@ -1,10 +1,9 @@
 """Segmentation: features + class names -> masks.
 
-A class becomes a vector by the run's readout: `concept`, the normalised sum of its words' unit token vectors inside a
-template (what the local loss trains), or `eot`, the caption vector; several templates are averaged.  An image is
-brought to the backbone's size by its short side and looked at through windows half a window apart; each patch is
-compared with each class, the scores are averaged where windows overlap, brought to the size of the image, and the
-nearest class wins.
+A class becomes a vector by the run's readout (readout.py).  An image is brought to the backbone's size by its short
+side and looked at through windows half a window apart; each patch is compared with each class, the scores are averaged
+where windows overlap, brought to the size of the image, and the nearest class wins.  A patch memory (memory.py) may
+have a say in what a patch is.
 
 Sizes: K classes, an image of H x W pixels, D channels.
 """
@@ -17,18 +16,14 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from fastzss.batch import Texts, collate, offsets
-from fastzss.captions import Tokenizer
-from fastzss.captions.tokens import tokens_of
 from fastzss.drawing import labelled
 from fastzss.errors import UserError
 from fastzss.images import ImageUnreadable, read_image
 from fastzss.protocols import TEMPLATES
+from fastzss.readout import Readout, load_tower
 from fastzss.runs import Run
-from fastzss.text import TextTower, TowerSize
 from fastzss.vision import as_tensor, reload_vision
 
-READOUTS = ("concept", "eot")
 AT_ONCE = 16  # classes brought to the size of an image at a time
 LARGEST = 255  # classes: a mask is uint8, and 255 is the usual mark for "nothing"
 
@@ -49,22 +44,18 @@ class Result:
         Image.fromarray(self.mask).save(path.with_suffix(".mask.png"))
 
 
-class Model:
+class Model(Readout):
     """A trained run with its backbone, ready to look at images."""
 
     def __init__(self, vision, tower, readout, templates=TEMPLATES):
-        self.vision, self.tower, self.readout, self.templates = vision, tower.eval(), readout, templates
-        self.tokenizer = Tokenizer()
+        super().__init__(tower, readout, templates)
+        self.vision = vision
 
-    def segment(self, image, classes):
+    def segment(self, image, classes, memory=None):
         """A Result for an image (PIL, or the path of a file) and a list of class names."""
-        if not isinstance(image, Image.Image):
-            try:
-                image = read_image(image)
-            except ImageUnreadable as problem:
-                raise UserError(str(problem)) from None
+        image = opened(image)
         names = check_classes(classes)
-        scores = similarity(self.vision, image, self.class_vectors(names))
+        scores = similarity(self.vision, image, self.class_vectors(names), memory)
         confidence, mask = winners(scores, (image.height, image.width))
         mask = mask.numpy().astype(np.uint8)
         found = {
@@ -77,57 +68,46 @@ class Model:
         }
         return Result(image, mask, names, found)
 
+
+def opened(image):
+    """A PIL image, or one read from a path."""
+    if isinstance(image, Image.Image):
+        return image
+    try:
+        return read_image(image)
+    except ImageUnreadable as problem:
+        raise UserError(str(problem)) from None
+
+
+class Look:
+    """An image as the backbone saw it: patches [windows, N, D] and where each window lies in `size`."""
+
     @torch.inference_mode()
-    def class_vectors(self, names, readout=None):
-        """[K, D] unit vectors of class names, by `readout` (by default the run's own)."""
-        readout = readout or self.readout
-        if readout not in READOUTS:
-            raise UserError(f'unknown readout "{readout}"; expected {" or ".join(READOUTS)}', code=2)
-        vectors = [self._in_template(names, template, readout) for template in self.templates]
-        return F.normalize(torch.stack(vectors).mean(0), dim=-1)
+    def __init__(self, vision, image):
+        S, pixels = vision.size, as_tensor(vision.resize(image))
+        self.size, self.window, self.grid = tuple(pixels.shape[1:]), S, vision.grid
+        self.corners = [(y, x) for y in window_starts(self.size[0], S) for x in window_starts(self.size[1], S)]
+        windows = (vision(pixels[None, :, y : y + S, x : x + S])[0][0] for y, x in self.corners)
+        self.patches = torch.stack(list(windows))
 
-    def _in_template(self, names, template, readout):
-        """[K, D] unit vectors of the names, each standing in a template."""
-        head = self.tokenizer.clean(template.partition("{}")[0])
-        rows, words = [], []
-        for name in names:
-            text = self.tokenizer.clean(template.format(name))
-            begin = text.find(self.tokenizer.clean(name), len(head))
-            tokens = self.tokenizer(text)
-            rows.append(tokens.ids)
-            words.append(tokens_of(tokens.spans, begin, begin + len(self.tokenizer.clean(name))))
-        lengths = [len(row) for row in rows]
-        none = np.empty(0, np.int64)
-        texts = Texts.of(
-            np.concatenate(rows), offsets(lengths), np.arange(len(rows)), none, none, none, np.zeros(1, int)
-        )
-        device = next(self.tower.parameters()).device
-        batch = collate(texts, np.arange(len(rows))).to(device)
-        tokens = self.tower(batch.ids, batch.segment)
-        if readout == "eot":
-            return self.tower.project(tokens[batch.eot])
-        start = (batch.eot.cpu().numpy() + 1 - lengths).tolist()
-        sums = [
-            self.tower.project(tokens[torch.tensor(own, device=device) + begin]).sum(0)
-            for own, begin in zip(words, start, strict=True)
-        ]
-        return F.normalize(torch.stack(sums), dim=-1)
+    @torch.inference_mode()
+    def scores(self, vectors, memory=None):
+        """float32 [K, h, w]: similarity of each class vector [K, D] with each place; `memory` has a say in it."""
+        total, count, S = torch.zeros(len(vectors), *self.size), torch.zeros(self.size), self.window
+        vectors = vectors.to(self.patches.device)
+        for (y, x), patches in zip(self.corners, self.patches, strict=True):
+            found = patches @ vectors.T
+            if memory is not None:
+                found = memory.mix(found, patches, vectors)
+            scores = found.T.reshape(1, -1, *self.grid)
+            total[:, y : y + S, x : x + S] += F.interpolate(scores, (S, S), mode="bilinear")[0].cpu()
+            count[y : y + S, x : x + S] += 1
+        return total / count
 
 
-@torch.inference_mode()
-def similarity(vision, image, vectors):
+def similarity(vision, image, vectors, memory=None):
     """float32 [K, h, w]: similarity of each class vector [K, D] with the image, brought to the backbone's size."""
-    S, pixels = vision.size, as_tensor(vision.resize(image))
-    _, height, width = pixels.shape
-    corners = [(y, x) for y in window_starts(height, S) for x in window_starts(width, S)]
-    total = torch.zeros(len(vectors), height, width)
-    count = torch.zeros(height, width)
-    for y, x in corners:
-        patches, _ = vision(pixels[None, :, y : y + S, x : x + S])
-        scores = (patches[0] @ vectors.to(patches.device).T).T.reshape(1, -1, *vision.grid)
-        total[:, y : y + S, x : x + S] += F.interpolate(scores, (S, S), mode="bilinear")[0].cpu()
-        count[y : y + S, x : x + S] += 1
-    return total / count
+    return Look(vision, image).scores(vectors, memory)
 
 
 def winners(scores, size):
@@ -156,11 +136,7 @@ def load(path, device=None, weights=None):
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     config = run.config
     vision = reload_vision(config["vision"], config["weights"], weights, device)
-    size = {key: config["text"][key] for key in ("width", "layers", "heads")}
-    tower = TextTower(TowerSize(**size), config["text"]["out"]).to(device)
-    state = {name.removeprefix("text."): t.float() for name, t in run.load_model().items() if name.startswith("text.")}
-    tower.load_state_dict(state)
-    return Model(vision, tower, config["readout"])
+    return Model(vision, load_tower(run, device), config["readout"])
 
 
 def check_classes(classes):

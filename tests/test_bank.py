@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fastzss.bank import Bank, bank_from_captions, bank_from_file
+from fastzss.bank import Bank
+from fastzss.bank.build import bank_from_captions, bank_from_file
 from fastzss.errors import UserError
 
 BANK = Bank(names=("car", "t-shirt"), aliases=(("automobile",), ()), origin=("a.txt", "a.txt"), counts=(5, 7))

@@ -9,9 +9,9 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: "__init__ errors config console settings kernels",
     1: "world captions batch store",
-    2: "images vision text runs tiny",
-    3: "bank objective protocols score drawing",
-    4: "segment loader",
+    2: "images vision text runs tiny index folders",
+    3: "objective protocols score drawing readout",
+    4: "segment loader bank",
     5: "extract evaluate report",
     6: "training",
     7: "train demo",

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 CONTEXT = 77
 START, END = 49406, 49407
+REMEMBERED = 1_000_000  # words whose tokens are kept in memory
 
 
 class Tokens(NamedTuple):
@@ -46,6 +47,8 @@ class Tokenizer:
     def _encode(self, word):
         """A word as (token id, first, last + 1 character) triples."""
         if word not in self._known:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
             encoded = word.encode("utf-8")
             character = [i for i, letter in enumerate(word) for _ in letter.encode("utf-8")]  # of each byte
             symbols = "".join(self._bpe.byte_encoder[byte] for byte in encoded)

@@ -1,0 +1,96 @@
+"""A bank on disk: names and vectors in one folder, with the index where making it takes time.
+
+BANK/bank.json             names, aliases, origin, counts, identity; what made the vectors
+BANK/vectors-HASH.npy      float32 [K, D]
+BANK/index-HASH.faiss      of banks of more than index.EXACT names, where FAISS is installed
+"""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from fastzss.bank import Bank
+from fastzss.bank.build import bank_from_file
+from fastzss.errors import UserError
+from fastzss.folders import is_folder_of, read_folder, write_folder
+from fastzss.index import Index
+from fastzss.readout import embedder, same_vectors
+
+MAKER = "fastzss bank build"
+
+
+def save_bank(folder, bank):
+    """Write a bank with vectors; False when it is there already.  Another bank there is not overwritten."""
+    if is_folder_of(folder, "bank"):
+        there = load_bank(folder)
+        if there.identity != bank.identity:
+            raise UserError(
+                f"{folder}: holds another bank ({len(there)} names, {there.identity[:12]}; this one has {len(bank)}, "
+                f"{bank.identity[:12]}). Delete it, or give another folder"
+            )
+        if there.counts == bank.counts and there.by == bank.by and np.array_equal(there.vectors, bank.vectors):
+            return False
+    elif Path(folder).is_dir() and any(Path(folder).iterdir()):
+        raise UserError(f"{folder}: is a folder with other things in it; give a new one, or that of a bank")
+    files = {"vectors.npy": npy(bank.vectors)}
+    index = Index(bank.vectors).bytes()
+    if index:
+        files["index.faiss"] = index
+    write_folder(folder, "bank", {"bank": bank.to_json(), "by": bank.by}, files)
+    return True
+
+
+def load_bank(path):
+    """A bank from its folder, or from a file of names."""
+    path = Path(path)
+    if not path.is_dir():
+        return bank_from_file(path)
+    return _load(path)[0]
+
+
+def load_index(path):
+    """(bank, Index) of a bank's folder."""
+    bank, files = _load(Path(path))
+    try:
+        return bank, Index(bank.vectors, files.get("index.faiss"))
+    except UserError as problem:
+        raise UserError(f"{path}: {problem}") from None
+
+
+def _load(folder):
+    record, files = read_folder(folder, "bank", MAKER)
+    bank = Bank.from_json(record["bank"])
+    if bank.identity != record["bank"]["identity"]:
+        raise UserError(f"{folder}: its names are not those of its identity; `{MAKER}` again")
+    vectors = np.load(io.BytesIO(files["vectors.npy"]))
+    if vectors.ndim != 2 or len(vectors) != len(bank):
+        raise UserError(f"{folder}: vectors of shape {vectors.shape} for {len(bank)} names; `{MAKER}` again")
+    return replace(bank, vectors=vectors, by=record["by"]), files
+
+
+def embedder_of(bank, run=None, path="the bank"):
+    """What makes vectors of the bank's space; `run` where its run has moved."""
+    if bank.by is None or bank.by["by"] == "letters":
+        return embedder()
+    own = embedder(run or bank.by["run"])
+    if not same_vectors(own.by, bank.by):
+        raise UserError(
+            f"{path}: its vectors are of another run or checkpoint than {own.by['run']} "
+            f"({bank.by['checkpoint'][:8]}, not {own.by['checkpoint'][:8]}); "
+            f"make them anew: `{MAKER} BANK SOURCE... --run {own.by['run']}`"
+        )
+    return own
+
+
+def with_vectors(bank, run=None):
+    """The bank with vectors of a run's text tower; without one, by letters."""
+    own = embedder(run)
+    return replace(bank, vectors=own.vectors(list(bank.names)), by=own.by)
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()

@@ -1,0 +1,53 @@
+"""Words: their singular, and which of them name something where they stand."""
+
+import pytest
+
+from fastzss.captions import words
+from fastzss.captions.nouns import names_in
+
+PLURALS = """boats boat, buses bus, boxes box, knives knife, leaves leaf, children child, geese goose, men man,
+    skis ski, people people, cities city, skies sky, potatoes potato, dishes dish, horses horse, houses house,
+    fish fish, bus bus, sheep sheep, glass glass, grass grass, dress dress, dresses dress, tennis tennis,
+    dog dog, boss boss, qwertys qwertys"""
+
+
+@pytest.mark.parametrize("plural, singular", [pair.split() for pair in PLURALS.split(",")])
+def test_the_singular_of(plural, singular):
+    assert words.singular(plural) == singular
+
+
+@pytest.mark.parametrize(
+    "caption, names",
+    [
+        ("a boat", "boat"),
+        ("two boats", "boat"),
+        ("a man's dog on the grass", "man, dog, grass"),
+        ("two dogs and a fire hydrant", "dog, fire, hydrant, fire hydrant"),
+        ("three buses parked near houses", "bus, house"),
+        ("a boat floats", "boat"),
+        ("a cat sleeps", "cat"),
+        ("we see a tree", "tree"),
+        ("i drew a house", "house"),
+        ("the girl drew a cat", "girl, cat"),
+        ("cool water", "water"),
+        ("a small red car", "car"),
+        ("a photo of a star", "star"),
+        ("people are skiing", "people"),
+        ("a red house boat", "house, boat, house boat"),
+        ("a house, boat and star", "house, boat, star"),
+        ("a car, park bench", "car, park, bench, park bench"),
+        ("a kitchen sink with dishes", "kitchen, sink, kitchen sink, dish"),
+        ("one fish on the left", "fish"),
+        ("in the middle of the afternoon", ""),
+        ("", ""),
+        ("!?", ""),
+    ],
+)
+def test_what_a_caption_may_name(caption, names):
+    assert ", ".join(names_in(caption)) == names
+
+
+def test_a_name_is_spaced_as_its_words_are_found():
+    for name in ("t-shirt", "u.s. flag", "fire_hydrant", "café", "salt & pepper", "dog"):
+        assert words.spaced(name).split() == [word for word, _, _ in words.words(name)]
+    assert words.spaced("t-shirt") == "t shirt" and words.spaced("--") == ""
