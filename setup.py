@@ -18,6 +18,7 @@ setup(
         "fastzss",
         "fastzss.bank",
         "fastzss.captions",
+        "fastzss.cli",
         "fastzss.data",
         "fastzss.kernels",
         "fastzss.store",

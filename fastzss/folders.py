@@ -4,7 +4,10 @@ FOLDER/KIND.json          format, version, what the files are, and of each its n
 FOLDER/NAME-HASH.SUFFIX   the files: their names hold their hash, so a new one never overwrites one in use
 """
 
+import io
 from pathlib import Path
+
+import numpy as np
 
 from fastzss.errors import UserError
 from fastzss.store.files import hash_bytes, read_json, remove_file, write_file, write_json
@@ -13,10 +16,19 @@ VERSION = 1
 
 
 def write_folder(folder, kind, record, files):
-    """Write {"vectors.npy": bytes, ...}, then KIND.json with `record`; files nobody names any more are removed."""
+    """Write {"vectors.npy": array, "index.faiss": bytes, or None for no such file}, then KIND.json with `record`.
+
+    Files that were there before and are named no more are removed.
+    """
     folder = Path(folder)
     entries = {}
     for name, data in files.items():
+        if data is None:
+            continue
+        if name.endswith(".npy"):
+            file = io.BytesIO()
+            np.save(file, data)
+            data = file.getvalue()
         digest = hash_bytes(data)
         stem, _, suffix = name.partition(".")
         entries[name] = {"file": f"{stem}-{digest[:12]}.{suffix}", "bytes": len(data), "xxh3_128": digest}
@@ -35,7 +47,7 @@ def is_folder_of(folder, kind):
 
 
 def read_folder(folder, kind, maker):
-    """(record, {"vectors.npy": bytes, ...}), every byte checked; `maker` is the command that writes such a folder."""
+    """(record, {"vectors.npy": array, ...}), every byte checked; `maker` is the command that writes such a folder."""
     folder = Path(folder)
     path = folder / f"{kind}.json"
     if not path.is_file():
@@ -53,5 +65,5 @@ def read_folder(folder, kind, maker):
             raise UserError(f"{file}: holds {len(data)} bytes, {path.name} promises {entry['bytes']}; `{maker}` again")
         if hash_bytes(data) != entry["xxh3_128"]:
             raise UserError(f"{file}: is damaged (its hash is not what {path.name} promises); `{maker}` again")
-        files[name] = data
+        files[name] = np.load(io.BytesIO(data)) if name.endswith(".npy") else data
     return record, files

@@ -120,7 +120,7 @@ def letters(names):
             padded = f"^{word}$"
             pieces = [padded, *(padded[i : i + 3] for i in range(len(padded) - 2))]
             for piece in pieces:
-                digest = xxhash.xxh3_64_intdigest(piece)
+                digest = xxhash.xxh3_64_intdigest(piece.encode())
                 vector[digest % LETTERS] += (weight if digest >> 63 else -weight) / len(pieces) ** 0.5
         vector /= max(np.linalg.norm(vector), 1e-12)
     return vectors

@@ -80,26 +80,25 @@ def opened(image):
 
 
 class Look:
-    """An image as the backbone saw it: patches [windows, N, D] and where each window lies in `size`."""
+    """An image as the backbone saw it, and as a memory remembers it: patches [windows, N, D], and where windows lie."""
 
     @torch.inference_mode()
-    def __init__(self, vision, image):
+    def __init__(self, vision, image, memory=None):
         S, pixels = vision.size, as_tensor(vision.resize(image))
         self.size, self.window, self.grid = tuple(pixels.shape[1:]), S, vision.grid
         self.corners = [(y, x) for y in window_starts(self.size[0], S) for x in window_starts(self.size[1], S)]
         windows = (vision(pixels[None, :, y : y + S, x : x + S])[0][0] for y, x in self.corners)
         self.patches = torch.stack(list(windows))
+        if memory is not None:
+            self.patches = memory.recall(self.patches)
 
     @torch.inference_mode()
-    def scores(self, vectors, memory=None):
-        """float32 [K, h, w]: similarity of each class vector [K, D] with each place; `memory` has a say in it."""
+    def scores(self, vectors):
+        """float32 [K, h, w]: similarity of each class vector [K, D] with each place."""
         total, count, S = torch.zeros(len(vectors), *self.size), torch.zeros(self.size), self.window
         vectors = vectors.to(self.patches.device)
         for (y, x), patches in zip(self.corners, self.patches, strict=True):
-            found = patches @ vectors.T
-            if memory is not None:
-                found = memory.mix(found, patches, vectors)
-            scores = found.T.reshape(1, -1, *self.grid)
+            scores = (patches @ vectors.T).T.reshape(1, -1, *self.grid)
             total[:, y : y + S, x : x + S] += F.interpolate(scores, (S, S), mode="bilinear")[0].cpu()
             count[y : y + S, x : x + S] += 1
         return total / count
@@ -107,7 +106,7 @@ class Look:
 
 def similarity(vision, image, vectors, memory=None):
     """float32 [K, h, w]: similarity of each class vector [K, D] with the image, brought to the backbone's size."""
-    return Look(vision, image).scores(vectors, memory)
+    return Look(vision, image, memory).scores(vectors)
 
 
 def winners(scores, size):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from fastzss import world
 from fastzss.bank import Bank
-from fastzss.captions import clean_texts
+from fastzss.captions import clean_texts, useful_processes
 from fastzss.captions.mentions import spread
 from fastzss.captions.nouns import names_in
 from fastzss.captions.words import singular, spaced
@@ -67,13 +67,14 @@ def from_groups(groups, origin):
     return Bank(names=tuple(groups), aliases=tuple(aliases), origin=(origin,) * len(groups))
 
 
-def build_bank(sources, least=None, stop=None, processes=1):
+def build_bank(sources, least=None, stop=None, processes=None):
     """One bank of several sources; a name of more than one keeps all its writings and origins.
 
     Args:
         sources: as users write them; see above.
         least: captions that must mention a name of captions.
         stop: file of names to leave out.
+        processes: by default as many as the machine has for many captions, else one.
     """
     parts = [open_bank_source(source, least, processes) for source in sources]
     leave = {spaced(line.strip().lower()) for line in read_lines(Path(stop), "a name a line")} if stop else set()
@@ -108,7 +109,9 @@ def open_bank_source(source, least, processes):
             code=2,
         )
     if kind == "captions":
-        return bank_from_captions(clean_texts(caption_texts(rest), processes), least, processes)
+        texts = caption_texts(rest)
+        processes = processes or useful_processes(len(texts))
+        return bank_from_captions(clean_texts(texts, processes), least, processes)
     return bank_from_file(rest) if kind == "words" else bank_of_set(rest)
 
 

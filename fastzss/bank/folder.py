@@ -5,7 +5,6 @@ BANK/vectors-HASH.npy      float32 [K, D]
 BANK/index-HASH.faiss      of banks of more than index.EXACT names, where FAISS is installed
 """
 
-import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from fastzss.bank import Bank
 from fastzss.bank.build import bank_from_file
+from fastzss.bank.look import merged
 from fastzss.errors import UserError
 from fastzss.folders import is_folder_of, read_folder, write_folder
 from fastzss.index import Index
@@ -34,10 +34,7 @@ def save_bank(folder, bank):
             return False
     elif Path(folder).is_dir() and any(Path(folder).iterdir()):
         raise UserError(f"{folder}: is a folder with other things in it; give a new one, or that of a bank")
-    files = {"vectors.npy": npy(bank.vectors)}
-    index = Index(bank.vectors).bytes()
-    if index:
-        files["index.faiss"] = index
+    files = {"vectors.npy": bank.vectors, "index.faiss": Index(bank.vectors).bytes()}
     write_folder(folder, "bank", {"bank": bank.to_json(), "by": bank.by}, files)
     return True
 
@@ -64,7 +61,7 @@ def _load(folder):
     bank = Bank.from_json(record["bank"])
     if bank.identity != record["bank"]["identity"]:
         raise UserError(f"{folder}: its names are not those of its identity; `{MAKER}` again")
-    vectors = np.load(io.BytesIO(files["vectors.npy"]))
+    vectors = files["vectors.npy"]
     if vectors.ndim != 2 or len(vectors) != len(bank):
         raise UserError(f"{folder}: vectors of shape {vectors.shape} for {len(bank)} names; `{MAKER}` again")
     return replace(bank, vectors=vectors, by=record["by"]), files
@@ -84,13 +81,17 @@ def embedder_of(bank, run=None, path="the bank"):
     return own
 
 
+def merged_bank(path, lines, out):
+    """Write the bank of `path` with the names of each line of a file made one, as another bank; returns it."""
+    bank = load_bank(path)
+    own = embedder_of(bank, path=path)
+    new = merged(bank, lines)
+    new = replace(new, vectors=own.vectors(list(new.names)), by=own.by)
+    save_bank(out, new)
+    return new
+
+
 def with_vectors(bank, run=None):
     """The bank with vectors of a run's text tower; without one, by letters."""
     own = embedder(run)
     return replace(bank, vectors=own.vectors(list(bank.names)), by=own.by)
-
-
-def npy(array):
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()

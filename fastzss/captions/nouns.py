@@ -91,8 +91,8 @@ class Sentence:
             return None
         if word in tables().adjectives and self.joined(i + 1):
             after = self.word(i + 1)
-            if may_name(after) or after in tables().adjectives:
-                return None  # "cool water", "light blue"
+            if after in tables().adjectives or len(after) > 2 and singular(after) in tables().nouns:
+                return None  # "light blue", "cool water"; but "in", "at", "a" are nouns to the dictionary too
         return name
 
     def does(self, i):

@@ -15,7 +15,7 @@ A noun phrase that is no term can be asked for as well (`unknown`): a mention wh
 
 import re
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import NamedTuple
 
 from fastzss.captions.nouns import Sentence, may_name
@@ -61,41 +61,46 @@ class BankParser:
     own_processes: bool = False  # whether the parser itself can use several
 
     def __call__(self, texts, terms, unknown=False, processes=1):
-        longest = max((len(term.split()) for term in terms), default=0)
-        return (match_words(clean, terms, longest, unknown) for clean in texts)
+        sizes = {}  # first word of a term -> words of the longest one
+        for first, *others in (term.split() for term in terms):
+            sizes[first] = max(sizes.get(first, 0), 1 + len(others))
+        return (match_words(clean, terms, sizes, unknown) for clean in texts)
 
 
-def match_words(clean, terms, longest, unknown=False):
-    """Mentions of terms of at most `longest` words in a text, in order; with `unknown`, of all other nouns as well."""
+def match_words(clean, terms, sizes, unknown=False):
+    """Mentions of terms in a text, in order; with `unknown`, of all other nouns as well."""
     found, at = [], 0
-    tokens = words(clean)
-    text = [word for word, _, _ in tokens]
-    sentence = Sentence(clean, tokens)
-    together = [BETWEEN.fullmatch(clean, a, b) for (_, _, a), (_, b, _) in pairwise(tokens)]
-    while at < len(tokens):
-        for size in range(min(longest, len(tokens) - at), 0, -1):
-            if not all(together[at : at + size - 1]):
-                continue
-            end = at + size - 1
-            name = _written(text[at:end], text[end], terms)
-            if name is not None:
-                if sentence.modifies(end) or size == 1 and sentence.does(at):
-                    at += 1
-                else:
-                    found.append(Mention(name, ((tokens[at][1], tokens[end][2]),)))
-                    at += size
-                break
-        else:
-            if unknown and sentence.noun(at) and not sentence.modifies(at):
-                found.append(_noun(sentence, at, found))
-            at += 1
+    text = words(clean)
+    sentence = Sentence(clean, text)
+    while at < len(text):
+        size = _longest(clean, text, at, terms, sizes)
+        if size:
+            end, name = at + size - 1, _row(text[at : at + size], terms)
+            if sentence.modifies(end) or size == 1 and sentence.does(at):
+                size = 1
+            else:
+                found.append(Mention(name, ((text[at][1], text[end][2]),)))
+        elif unknown and sentence.noun(at) and not sentence.modifies(at):
+            found.append(_noun(sentence, at, found))
+        at += max(1, size)
     return found
 
 
-def _written(head, last, terms):
+def _longest(clean, text, at, terms, sizes):
+    """How many words from word `at` on are a term at most."""
+    word = text[at][0]
+    most = min(sizes.get(word, 0) or (singular(word) in sizes), len(text) - at)
+    if most > 1:
+        pairs = pairwise(text[at : at + most])
+        most = 1 + sum(1 for _ in takewhile(lambda pair: BETWEEN.fullmatch(clean, pair[0][2], pair[1][1]), pairs))
+    return next((size for size in range(most, 0, -1) if _row(text[at : at + size], terms) is not None), 0)
+
+
+def _row(text, terms):
     """The row of a name: as written first, so that names which are plurals ("skis") are found, then in singular."""
-    for word in (last, singular(last)):
-        name = terms.get(" ".join([*head, word]))
+    *head, last = (word for word, _, _ in text)
+    for one in (last, singular(last)):
+        name = terms.get(" ".join([*head, one]) if head else one)
         if name is not None:
             return name
     return None
