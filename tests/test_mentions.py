@@ -18,7 +18,7 @@ OURS = Tokenizer()
 class By:
     """A parser out of a function of texts and terms."""
 
-    spec, own_processes = "test", False
+    spec = "test"
 
     def __init__(self, parse):
         self.parse = parse

@@ -13,8 +13,7 @@ from tqdm import tqdm
 
 from fastzss import world
 from fastzss.bank import Bank
-from fastzss.captions import clean_texts, useful_processes
-from fastzss.captions.mentions import spread
+from fastzss.captions import clean_texts
 from fastzss.captions.nouns import names_in
 from fastzss.captions.words import singular, spaced
 from fastzss.errors import UserError, nearest
@@ -24,12 +23,11 @@ SETS = Path(__file__).parent.parent / "data" / "classes"
 KINDS = ("captions", "words", "classes")
 
 
-def bank_from_captions(texts, least=None, processes=1):
+def bank_from_captions(texts, least=None):
     """The nouns of cleaned captions that stand in at least `least` of them (default: 3, or 1 in 20,000)."""
     least = least or max(3, len(texts) // 20000)
-    counts = Counter()
-    for part in tqdm(spread(count_names, texts, processes), unit="chunk", desc="nouns", disable=None):
-        counts.update(part)
+    texts = tqdm(texts, unit="captions", desc="nouns", disable=None)
+    counts = Counter(name for text in texts for name in set(names_in(text)))
     names = sorted(name for name, count in counts.items() if count >= least)
     return Bank(
         names=tuple(names),
@@ -37,10 +35,6 @@ def bank_from_captions(texts, least=None, processes=1):
         origin=("captions",) * len(names),
         counts=tuple(counts[name] for name in names),
     )
-
-
-def count_names(texts):
-    return Counter(name for text in texts for name in set(names_in(text)))
 
 
 def bank_from_file(path):
@@ -67,16 +61,15 @@ def from_groups(groups, origin):
     return Bank(names=tuple(groups), aliases=tuple(aliases), origin=(origin,) * len(groups))
 
 
-def build_bank(sources, least=None, stop=None, processes=None):
+def build_bank(sources, least=None, stop=None):
     """One bank of several sources; a name of more than one keeps all its writings and origins.
 
     Args:
         sources: as users write them; see above.
         least: captions that must mention a name of captions.
         stop: file of names to leave out.
-        processes: by default as many as the machine has for many captions, else one.
     """
-    parts = [open_bank_source(source, least, processes) for source in sources]
+    parts = [open_bank_source(source, least) for source in sources]
     leave = {spaced(line.strip().lower()) for line in read_lines(Path(stop), "a name a line")} if stop else set()
     aliases, origin, counts = {}, {}, {}
     for part in parts:
@@ -97,7 +90,7 @@ def build_bank(sources, least=None, stop=None, processes=None):
     )
 
 
-def open_bank_source(source, least, processes):
+def open_bank_source(source, least):
     """The bank of one source."""
     kind, colon, rest = str(source).partition(":")
     if not colon and Path(source).is_file():
@@ -109,9 +102,7 @@ def open_bank_source(source, least, processes):
             code=2,
         )
     if kind == "captions":
-        texts = caption_texts(rest)
-        processes = processes or useful_processes(len(texts))
-        return bank_from_captions(clean_texts(texts, processes), least, processes)
+        return bank_from_captions(clean_texts(caption_texts(rest)), least)
     return bank_from_file(rest) if kind == "words" else bank_of_set(rest)
 
 

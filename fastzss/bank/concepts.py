@@ -32,14 +32,14 @@ def add_concepts(path, bank, parser, match="exact", run=None, threshold=None, pr
         match: one of MATCHES.
         run: folder of the run whose text tower compares phrases with names; by default what made the bank's vectors.
         threshold: similarity from which a phrase is taken for a name.
-        processes: by default as many as the machine has for many captions, else one.
+        processes: of a spaCy parser; by default as many as the machine has for many captions, else one.
     """
     if match not in MATCHES:
         raise UserError(f'unknown match "{match}"; expected {" or ".join(MATCHES)}', code=2)
     captions = read_captions(path)
     processes = processes or useful_processes(len(captions.texts))
-    clean = clean_texts(captions.texts, processes)
-    bank = bank or bank_from_captions(clean, processes=processes)
+    clean = clean_texts(captions.texts)
+    bank = bank or bank_from_captions(clean)
     found = find_mentions(clean, bank.terms, parser, match == "embedding", processes)
     exact = found.known
     result = {"bank": bank.identity, "names": len(bank), "parser": parser.spec, "match": match}

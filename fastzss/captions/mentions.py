@@ -1,15 +1,13 @@
 """Mentions of many captions: text -> tokens with offsets -> spans of the parser -> token positions, chunk by chunk.
 
 What a parser finds is mapped to tokens by characters alone.  A mention that is not wholly within the context is left
-out and counted.  Chunks may be shared among processes; the result does not depend on how many.
+out and counted.
 """
 
 import os
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from itertools import islice
-from multiprocessing import get_context
 
 import numpy as np
 from tqdm import tqdm
@@ -18,7 +16,7 @@ from fastzss.captions.parsers import UNKNOWN
 from fastzss.captions.tokens import Tokenizer, tokens_of
 
 CHUNK = 4096  # captions
-MANY = 100_000  # captions from which a second process is worth its start
+MANY = 100_000  # captions from which a second process of spaCy is worth its start
 
 
 @dataclass(frozen=True)
@@ -66,55 +64,29 @@ def find_mentions(texts, terms, parser, unknown=False, processes=1):
         terms: {term: row in the bank}.
         parser: what choose_parser gave.
         unknown: also the noun phrases that are no term, under negative names.
-        processes: among which the work is shared.
+        processes: among which a spaCy parser shares the work; the others need none.
     """
-    processes = max(1, processes)
-    if parser.own_processes:
-        found = parser(texts, terms, unknown, processes)
-        parts = (place(chunk, list(islice(found, len(chunk)))) for chunk in chunks(texts))
-    else:
-        parts = spread(partial(parse_and_place, terms=terms, parser=parser, unknown=unknown), texts, processes)
-    return join(tqdm(parts, total=-(-len(texts) // CHUNK), unit="chunk", desc="mentions", disable=None), len(texts))
+    found = parser(texts, terms, unknown, processes)
+    bar = tqdm(range(0, len(texts), CHUNK), unit="chunk", desc="mentions", disable=None)
+    chunks = (texts[start : start + CHUNK] for start in bar)
+    return join((place(chunk, islice(found, len(chunk))) for chunk in chunks), len(texts))
 
 
-def clean_texts(texts, processes=1):
+def clean_texts(texts):
     """Texts as the tokenizer and the parsers read them."""
-    return [text for part in spread(clean_chunk, texts, processes) for text in part]
-
-
-def spread(work, items, processes):
-    """work(chunk) for the chunks of a list, in order."""
-    if processes <= 1 or len(items) <= CHUNK:
-        yield from map(work, chunks(items))
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        try:
-            yield from pool.map(work, chunks(items))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    clean = tokenizer().clean
+    return [clean(text) for text in tqdm(texts, unit="captions", desc="clean", disable=None)]
 
 
 def useful_processes(count):
-    """How many processes are worth starting for so many captions on this machine."""
+    """How many processes of a spaCy pipeline are worth starting for so many captions on this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores if count >= MANY else 1
-
-
-def chunks(items):
-    return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
 
 
 @cache
 def tokenizer():
     return Tokenizer()
-
-
-def clean_chunk(texts):
-    return [tokenizer().clean(text) for text in texts]
-
-
-def parse_and_place(texts, terms, parser, unknown):
-    return place(texts, parser(texts, terms, unknown))
 
 
 def place(texts, mentions):

@@ -58,7 +58,6 @@ def choose_parser(spec):
 @dataclass(frozen=True)
 class BankParser:
     spec: str = "bank"
-    own_processes: bool = False  # whether the parser itself can use several
 
     def __call__(self, texts, terms, unknown=False, processes=1):
         sizes = {}  # first word of a term -> words of the longest one
@@ -117,8 +116,6 @@ def _noun(sentence, at, found):
 
 
 class SpacyParser:
-    own_processes = True
-
     def __init__(self, spec, nlp, phrase=False):
         self.spec, self.nlp, self.phrase = spec, nlp, phrase
 

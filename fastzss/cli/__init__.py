@@ -45,7 +45,9 @@ def cache_commands():
     )
     concepts.add_argument("--run", type=Path, help="with embedding: the run that compares; by default the bank's own")
     concepts.add_argument("--threshold", type=float, help="with embedding: similarity from which a name is near enough")
-    concepts.add_argument("--processes", type=int, help="by default one, for 100,000 captions one a core")
+    concepts.add_argument(
+        "--processes", type=int, help="of a spaCy parser; by default one, for 100,000 captions one a core"
+    )
 
     info = program.add("info", "Say what a store holds.", run_info)
     info.add_argument("store", type=Path)

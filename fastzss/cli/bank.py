@@ -17,7 +17,6 @@ def add_bank_family(program):
     build.add_argument("--least", type=int, help="captions that must mention a name (default: 3, or 1 in 20,000)")
     build.add_argument("--stop", type=Path, metavar="FILE", help="names to leave out, one a line")
     build.add_argument("--run", type=Path, help="run whose text tower makes the vectors; by default letters make them")
-    build.add_argument("--processes", type=int, help="by default one, for 100,000 captions one a core")
 
     near = family.add("near", "The names nearest to words.", run_near)
     near.add_argument("bank", type=Path)
@@ -51,7 +50,7 @@ def run_build(args):
 
     if args.least is not None and args.least < 1:
         raise UserError(f"--least {args.least}: expected at least one caption", code=2)
-    bank = with_vectors(build_bank(args.sources, args.least, args.stop, args.processes), args.run)
+    bank = with_vectors(build_bank(args.sources, args.least, args.stop), args.run)
     new = save_bank(args.bank, bank)
     origins = sorted(set(bank.origin))
     return {
@@ -93,7 +92,7 @@ def run_info(args):
         parser = choose_parser(args.parser)
         texts = caption_texts(args.captions)
         processes = useful_processes(len(texts))
-        result |= coverage(bank, find_mentions(clean_texts(texts, processes), bank.terms, parser, processes=processes))
+        result |= coverage(bank, find_mentions(clean_texts(texts), bank.terms, parser, processes=processes))
     return result
 
 
