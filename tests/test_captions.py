@@ -2,14 +2,15 @@
 
 import pytest
 import regex
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer
 
-from fastzss.captions import Tokenizer
+from fastzss.captions import Tokenizer, choose_parser, find_mentions, words
 from fastzss.captions.tokens import CONTEXT, END, START, tokens_of
 
 OURS, THEIRS = Tokenizer(), SimpleTokenizer(clean="lower")
+BANK = choose_parser("bank")
 TEXTS = [
     "A baseball bat and two Giraffes standing near a fence.",
     "it's the dogs' bone; they've said we're, I'm, she'd, he'll, can't, IT'S",
@@ -104,3 +105,55 @@ def test_a_long_caption_ends_in_the_end_token_and_counts_what_was_cut():
     assert whole.ids == long.ids and long.ids[-1] == END
     assert long.spans[-2] == (74 * 4, 74 * 4 + 3)
     assert len(Tokenizer(context=9)("dog " * 20).ids) == 9
+    assert whole.end == len("dog " * 75) and long.end == 75 * 4
+    assert Tokenizer(context=4)("ab\U00010000").end == 2, "a character that is cut in two is not read"
+
+
+@given(st.text(alphabet=st.characters(min_codepoint=9, max_codepoint=130), max_size=60))
+@settings(max_examples=500, deadline=None)
+def test_a_plain_caption_is_cleaned_as_any_other(text):
+    assert OURS.clean(text) == THEIRS.clean_fn(text)
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz \u00e9\u0301\u00df\u0130\ufb01\u4e2d\u732b\u0438\U0001f415\u200d'-.,&_4"
+sentences = st.one_of(
+    st.lists(st.text(alphabet=LETTERS, min_size=1, max_size=9), max_size=8).map(" ".join),
+    st.lists(st.text(max_size=7), max_size=6).map(" ".join),
+)
+
+
+@given(sentences, st.data())
+@settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
+def test_the_tokens_of_a_mention_decode_to_the_text_of_its_span(text, data):
+    """Names are words of the caption itself, so that there is something to mention, whatever its letters."""
+    clean = OURS.clean(text)
+    found = words.words(clean)
+    if not found:
+        return
+    first = data.draw(st.integers(0, len(found) - 1))
+    last = min(len(found) - 1, first + data.draw(st.integers(0, 2)))
+    terms = {" ".join(word for word, _, _ in found[first : last + 1]): 0, found[-1][0]: 1}
+    tokens = OURS(clean)
+    (spoken,) = BANK([clean], terms)
+    mentions = find_mentions([clean], terms, BANK)
+    assert len(mentions.name) + mentions.cut == len(spoken)
+    for mention, begin, end in zip(spoken, mentions.offset, mentions.offset[1:], strict=False):
+        spots = mentions.token[begin:end].tolist()
+        ((a, b),) = mention.spans
+        spelled = clean[min(tokens.spans[i][0] for i in spots) : max(tokens.spans[i][1] for i in spots)]
+        # a token may reach beyond its word: "can" of "cannot"; one that ends inside a character shares it with the next
+        assert squeezed(clean[a:b]) in squeezed(spelled)
+        whole = tokens_of(tokens.spans, *span_of_whole_tokens(tokens.spans, a, b))
+        assert set(spots) <= set(whole)
+        letters = squeezed(THEIRS.decode([tokens.ids[i] for i in whole]))
+        assert letters == squeezed(clean[tokens.spans[whole[0]][0] : tokens.spans[whole[-1]][1]])
+
+
+def span_of_whole_tokens(spans, a, b):
+    """Characters a .. b - 1, widened until no token ends inside."""
+    while True:
+        own = tokens_of(spans, a, b)
+        wide = min(a, spans[own[0]][0]), max(b, spans[own[-1]][1])
+        if wide == (a, b):
+            return wide
+        a, b = wide

@@ -8,7 +8,8 @@ from fastzss.captions.nouns import names_in
 PLURALS = """boats boat, buses bus, boxes box, knives knife, leaves leaf, children child, geese goose, men man,
     skis ski, people people, cities city, skies sky, potatoes potato, dishes dish, horses horse, houses house,
     fish fish, bus bus, sheep sheep, glass glass, grass grass, dress dress, dresses dress, tennis tennis,
-    dog dog, boss boss, qwertys qwertys"""
+    dog dog, boss boss, qwertys qwertys, crosses cross, vases vase, cookies cookie, axes ax, classes class,
+    movies movie, benches bench, policemen policeman, scissors scissors, watches watch"""
 
 
 @pytest.mark.parametrize("plural, singular", [pair.split() for pair in PLURALS.split(",")])
@@ -41,6 +42,31 @@ def test_the_singular_of(plural, singular):
         ("in the middle of the afternoon", ""),
         ("", ""),
         ("!?", ""),
+        # behind a noun: a verb, or the noun that the first one describes
+        ("tennis rackets on a table", "tennis, racket, tennis racket, table"),
+        ("two fire trucks", "fire, truck, fire truck"),
+        ("children play in the park", "child, park"),
+        ("a group of children play soccer", "child, soccer"),
+        ("giraffes stand in a field", "giraffe, field"),
+        ("a man and a woman walk a dog", "man, woman, dog"),
+        ("a man rides a horse", "man, horse"),
+        ("a woman drinks water", "woman, water"),
+        ("a bus stops at the bus stop", "bus, bus, stop, bus stop"),
+        ("a small boat stops here", "boat"),
+        ("cars park on the street", "car, street"),
+        ("a dog house", "dog, house, dog house"),
+        ("the man saw a bear", "man, bear"),
+        ("people watch a baseball game", "people, baseball, game, baseball game"),
+        # participles and the nouns that look like them
+        ("people building a house", "people, house"),
+        ("a tall building near a bed", "building, bed"),
+        ("a building with a ceiling fan", "building, ceiling, fan, ceiling fan"),
+        ("a sleeping cat and parked cars", "cat, car"),
+        ("a butterfly and a family", "butterfly, family"),
+        ("crosses on a church", "cross, church"),
+        ("a light blue boat", "boat"),
+        ("a traffic light", "traffic, light, traffic light"),
+        ("a quiet scene with water", "water"),
     ],
 )
 def test_what_a_caption_may_name(caption, names):

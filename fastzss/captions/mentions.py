@@ -97,9 +97,8 @@ def place(texts, mentions):
         if not found:
             continue
         tokens = tokenize(text)
-        end = tokens.spans[-2][1] if tokens.cut else len(text)  # of the characters that are read
         for mention in found:
-            if any(last > end for _, last in mention.spans):
+            if any(last > tokens.end for _, last in mention.spans):
                 cut += 1
                 continue
             spots = sorted({i for a, b in mention.spans for i in tokens_of(tokens.spans, a, b)})

@@ -16,6 +16,7 @@ class Tokens(NamedTuple):
     ids: list  # start token, text, end token
     spans: list  # (first, last + 1) character of each token in the cleaned text; the end tokens cover nothing
     cut: int  # tokens beyond the context, left out
+    end: int  # characters before this one are wholly within the context
 
 
 class Tokenizer:
@@ -45,7 +46,8 @@ class Tokenizer:
                 spans.append((at + first, at + last))
         keep = self.context - 1
         cut = max(0, len(ids) - keep)
-        return Tokens(ids[:keep] + [END], spans[:keep] + [(len(clean), len(clean))], cut)
+        end = spans[keep][0] if cut else len(clean)
+        return Tokens(ids[:keep] + [END], spans[:keep] + [(len(clean), len(clean))], cut, end)
 
     def _encode(self, word):
         """A word as (token id, first, last + 1 character) triples, remembered."""
