@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fastzss.errors import UserError
-from fastzss.store.files import hash_bytes, read_json, remove_file, write_file, write_json
+from fastzss.store.files import hash_bytes, make_folder, read_json, remove_file, sweep, write_file, write_json
 
 VERSION = 1
 
@@ -21,6 +21,12 @@ def write_folder(folder, kind, record, files):
     Files that were there before and are named no more are removed.
     """
     folder = Path(folder)
+    make_folder(folder)
+    stems = [name.partition(".")[0] for name in (*files, f"{kind}.json")]
+    other = [p.name for p in folder.iterdir() if not p.name.lstrip(".").startswith(tuple(stems))]
+    if other:
+        raise UserError(f"{folder}: holds other things ({other[0]}); give a new folder, or one of a {kind}")
+    sweep(folder)
     entries = {}
     for name, data in files.items():
         if data is None:

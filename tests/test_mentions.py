@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import regex
 import spacy
@@ -82,7 +83,7 @@ class Parsed:
                 root = SimpleNamespace(
                     text=chunk["root"], idx=words_at[chunk["root"]], lemma_=chunk["root_lemma"], children=iter(children)
                 )
-                spans.append(SimpleNamespace(root=root))
+                spans.append(SimpleNamespace(root=root, start_char=match.start(), end_char=match.end()))
             yield SimpleNamespace(noun_chunks=spans)
 
 
@@ -102,9 +103,12 @@ def chunk(phrase, root, lemma=None, compounds=()):
     return {"words": phrase.split(), "root": root, "root_lemma": lemma or root, "compound_children": list(compounds)}
 
 
-def by_hand(caption, chunks, names):
+def by_hand(caption, chunks, names, phrase=False):
     terms = {words.spaced(name): row for row, name in enumerate(names)}
-    return [(names[row], spots) for row, spots in mentions([caption], terms, SpacyParser("given", Parsed(chunks)))[0]]
+    return [
+        (names[row], spots)
+        for row, spots in mentions([caption], terms, SpacyParser("given", Parsed(chunks), phrase))[0]
+    ]
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=[case["caption"][:40] for case in GOLDEN])
@@ -114,6 +118,14 @@ def test_hand_given_parses_land_on_the_tokens_of_the_reference_or_on_better_ones
     assert by_hand(case["caption"], case["chunks"], names) == expected
     tokens = OURS(OURS.clean(case["caption"]))
     assert tokens.ids == case["token_ids"]
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=[case["caption"][:40] for case in GOLDEN])
+def test_whole_phrases_land_on_the_tokens_of_the_reference(case):
+    """tokens=phrase; where the reference loses a caption's phrases, only the beginning is compared."""
+    names = [words.spaced(name) for name in dict.fromkeys(case["concepts"])]
+    found = by_hand(case["caption"], case["chunks"], names, phrase=True)
+    assert [spots for _, spots in found] == case["np_token_index"]
 
 
 def test_a_mention_behind_a_verb_of_the_same_spelling_is_not_taken_for_it():
@@ -173,6 +185,17 @@ def test_the_last_compound_names_the_concept_and_other_words_do_not():
         ("dog dog dog", ["dog"], ["dog", "dog", "dog"]),
         ("nothing here", ["dog"], []),
         ("", ["dog"], []),
+        # a name that only says which one the next noun is, and a name that is a verb here
+        ("two tennis rackets", ["tennis"], []),
+        ("a kitchen table", ["kitchen", "table"], ["1 table"]),
+        ("dog, house", ["dog"], ["dog"]),
+        ("a dog running", ["dog"], ["dog"]),
+        ("a dog next to a house", ["dog"], ["dog"]),
+        ("children play", ["play", "child"], ["1 children"]),
+        ("a play for children", ["play", "child"], ["0 play", "1 children"]),
+        ("people watch a man's watch", ["watch"], ["watch"]),
+        ("a bus stops at a stop", ["stop"], ["stop"]),
+        ("crosses", ["cross"], ["crosses"]),
         ("a dog", [], []),
     ],
 )
@@ -264,3 +287,79 @@ def test_a_real_spacy_pipeline_finds_compounds_that_stand_apart_from_their_root(
     assert parser.spec == f"spacy:{tmp_path / 'pipeline'}"
     terms = {"kitchen sink": 0, "tennis racket": 1, "sink": 2, "dog": 3, "t shirt": 4, "run": 5}
     assert mentions(list(PARSES), terms, parser) == [[(0, [2, 4]), (1, [6, 7, 8])], [(4, [2, 4])], [(3, [1])]]
+
+
+def test_the_parsers_processes_do_not_change_what_is_found(tmp_path):
+    nlp = spacy.blank("en")
+    nlp.add_pipe("fastzss_parse_given_by_hand", name="parser")
+    parser, terms = SpacyParser("given", nlp), {"kitchen sink": 0, "dog": 1}
+    texts = list(PARSES) * 3
+    assert list(parser(texts, terms, processes=2)) == list(parser(texts, terms))
+
+
+def test_a_parse_finds_names_that_are_plurals():
+    chunks = [chunk("skis", "skis", "ski"), chunk("two stairs", "stairs", "stair"), chunk("the dogs", "dogs", "dog")]
+    found = by_hand("skis on two stairs near the dogs", chunks, ["skis", "stairs", "dog"])
+    assert found == [("skis", [1]), ("stairs", [4]), ("dog", [7])]
+
+
+@pytest.mark.parametrize("setting", ["tokens=all", "x", ""])
+def test_an_unknown_setting_of_a_parser_is_refused(setting):
+    with pytest.raises(UserError, match="not understood; expected tokens=name or tokens=phrase"):
+        choose_parser(f"spacy:en_core_web_sm,{setting}")
+
+
+# Noun phrases that are no name
+
+
+def phrases(text, terms, parser=BANK):
+    clean = OURS.clean(text)
+    found = find_mentions([clean], {term: row for row, term in enumerate(terms)}, parser, unknown=True)
+    spoken = [int(n) if n >= 0 else found.phrases[-1 - n] for n in found.name]
+    return spoken, [found.token[a:b].tolist() for a, b in zip(found.offset, found.offset[1:], strict=False)]
+
+
+def test_other_nouns_are_found_when_they_are_asked_for():
+    assert phrases("a dog on a kitchen table with two umbrellas", ["dog"]) == (
+        [0, "kitchen table", "umbrella"],
+        [[2], [5, 6], [9]],
+    )
+    assert phrases("a dog house and a big cat", ["dog"])[0] == ["dog house", "cat"]
+    assert phrases("we see a photo of nothing", ["dog"])[0] == []
+
+
+def test_other_noun_chunks_are_found_when_they_are_asked_for():
+    given = [chunk("a hot dog", "dog"), chunk("it", "it"), chunk("dining tables", "tables", "table", ["dining"])]
+    parser = SpacyParser("given", Parsed(given))
+    assert phrases("a hot dog and it near dining tables", ["dog"], parser)[0] == [0, "dining table"]
+
+
+def test_unknown_phrases_are_mapped_to_names_or_left_out():
+    texts = ["a dog and a cat", "a cat and a cow", "nothing"]
+    found = find_mentions(texts, {"dog": 0}, BANK, unknown=True)
+    assert found.phrases == ("cat", "cow")
+    assert found.known.name.tolist() == [0] and found.known.coverage == pytest.approx(1 / 3)
+    mapped = found.mapped(np.array([5, -1]))
+    assert mapped.name.tolist() == [0, 5, 5] and mapped.caption.tolist() == [0, 0, 1]
+    assert [mapped.token[a:b].tolist() for a, b in zip(mapped.offset, mapped.offset[1:], strict=False)] == [
+        [2],
+        [5],
+        [2],
+    ]
+    assert mapped.coverage == pytest.approx(2 / 3)
+
+
+def test_many_captions_are_what_they_are_one_by_one(monkeypatch):
+    texts = ["a dog and a cat", "two houses", "", "a cow near a house", "a cat"] * 3
+    terms = {"dog": 0, "house": 1}
+    whole = find_mentions(texts, terms, BANK, unknown=True)
+    monkeypatch.setattr("fastzss.captions.mentions.CHUNK", 4)
+    parts = find_mentions(texts, terms, BANK, unknown=True)
+    for field in ("caption", "name", "token", "offset"):
+        assert np.array_equal(getattr(whole, field), getattr(parts, field)), field
+    assert whole.phrases == parts.phrases == ("cat", "cow")
+
+
+def test_what_lies_beyond_the_context_is_counted():
+    found = find_mentions(["dog " * 80, "a dog"], {"dog": 0}, BANK)
+    assert (len(found.name), found.cut, found.coverage) == (76, 5, 1.0)

@@ -32,8 +32,6 @@ def save_bank(folder, bank):
             )
         if there.counts == bank.counts and there.by == bank.by and np.array_equal(there.vectors, bank.vectors):
             return False
-    elif Path(folder).is_dir() and any(Path(folder).iterdir()):
-        raise UserError(f"{folder}: is a folder with other things in it; give a new one, or that of a bank")
     files = {"vectors.npy": bank.vectors, "index.faiss": Index(bank.vectors).bytes()}
     write_folder(folder, "bank", {"bank": bank.to_json(), "by": bank.by}, files)
     return True
