@@ -50,10 +50,10 @@ class Index:
     Args:
         vectors: [n, D] float32.
         saved: what `bytes` gave earlier for the same vectors: saves the work of making cells.
-        most: vectors up to which search is exact on a CPU.
+        most: vectors up to which search is exact on a CPU, by default EXACT.
     """
 
-    def __init__(self, vectors, saved=None, most=EXACT):
+    def __init__(self, vectors, saved=None, most=None):
         self.vectors = np.ascontiguousarray(vectors, np.float32)
         if self.vectors.ndim != 2:
             raise ValueError(f"Index: vectors of shape {self.vectors.shape}; expected [n, D]")
@@ -63,7 +63,7 @@ class Index:
             self._resources = module.StandardGpuResources()
             self._faiss = module.index_cpu_to_gpu(self._resources, 0, self._flat(module))
             self.kind = "exact, GPU"
-        elif module and n > most:
+        elif module and n > (EXACT if most is None else most):
             self._faiss = restored(module, saved, self.vectors.shape) if saved else self._cells(module)
             self.kind = "ivf"
         elif module:

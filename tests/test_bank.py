@@ -220,7 +220,6 @@ def test_a_bank_on_disk_is_the_bank(saved):
 def test_a_large_bank_keeps_its_cells(tmp_path, monkeypatch):
     pytest.importorskip("faiss")
     monkeypatch.setattr("fastzss.index.EXACT", 200)
-    monkeypatch.setattr("fastzss.index.Index.__init__.__defaults__", (None, 200))
     bank = with_vectors(build_bank(["classes:coco_stuff", "classes:ade20k"]))
     save_bank(tmp_path / "bank", bank)
     assert [p.suffix for p in (tmp_path / "bank").iterdir()].count(".faiss") == 1
