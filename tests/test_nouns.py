@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastzss.captions import words
+from fastzss.captions import choose_parser, words
 from fastzss.captions.nouns import names_in
 
 PLURALS = """boats boat, buses bus, boxes box, knives knife, leaves leaf, children child, geese goose, men man,
@@ -71,6 +71,11 @@ def test_the_singular_of(plural, singular):
 )
 def test_what_a_caption_may_name(caption, names):
     assert ", ".join(names_in(caption)) == names
+
+
+def test_a_caption_of_any_length_has_an_end():
+    assert names_in("walk " * 5000)
+    assert list(choose_parser("bank")(["run " * 5000], {"run": 0}))[0]
 
 
 def test_a_name_is_spaced_as_its_words_are_found():

@@ -36,7 +36,7 @@ NAMELESS = frozenset(
 PRONOUNS = frozenset("i you he she it we they who that which".split())
 ONE = frozenset("a an one each every another this".split())  # words before a noun that is no plural
 THE = frozenset("the his her their its my our your two three four some several many".split())
-A_FEW = 4  # words between an article and its noun
+A_FEW = 4  # words that are looked back
 
 # What things in captions do, where the same word may be a noun, but seldom one with another noun before it.
 ACTIONS = frozenset(
@@ -57,7 +57,7 @@ def names_in(clean):
     sentence = Sentence(clean, text)
     for i in range(len(text)):
         name = sentence.noun(i)
-        if name and name not in NAMELESS:
+        if name:
             found.append(name)
             if before and sentence.joined(i):
                 found.append(f"{before} {name}")
@@ -72,9 +72,6 @@ class Sentence:
 
     def __init__(self, clean, text):
         self.clean, self.text = clean, text  # text: (word, first, last + 1) as words() gives them
-
-    def __len__(self):
-        return len(self.text)
 
     def joined(self, i):
         """Whether there are two words i - 1 and i with nothing but space between."""
@@ -95,8 +92,11 @@ class Sentence:
                 return None  # "light blue", "cool water"; but "in", "at", "a" are nouns to the dictionary too
         return name
 
-    def does(self, i):
-        """Whether word i, which may be a noun, is a verb here: what a noun or a pronoun before it does."""
+    def does(self, i, back=A_FEW):
+        """Whether word i, which may be a noun, is a verb here: what a noun or a pronoun before it does.
+
+        In "a woman drinks water" that depends on what "drinks" is; `back` ends the question.
+        """
         word, t = self.word(i), tables()
         if not self.joined(i) or not (word in t.verbs or word in t.irregular or singular(word) in t.verbs):
             return False
@@ -104,11 +104,11 @@ class Sentence:
         if before in PRONOUNS:
             return True
         subject = may_name(before)
-        if subject is None or before in t.adjectives or self.does(i - 1):
+        if subject is None or before in t.adjectives or back and self.does(i - 1, back - 1):
             return False
         ends, one = singular(word) != word, before == subject and self._one(i - 1)
         if word in ACTIONS or word in t.irregular:
-            return ends or not one  # "a fruit stand" is a thing, and so it is in "two fruit stands"
+            return ends or not one  # "a fruit stand" is a thing
         return one if ends else before != subject
 
     def participle(self, i):
