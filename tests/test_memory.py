@@ -90,7 +90,7 @@ def test_a_memory_of_another_run_backbone_or_size_is_refused_by_name(store, trai
     mine = {key: record[key] for key in record if key not in ("files", "format", "version")}
     narrow = files | {"patches.npy": files["patches.npy"][:, :-1]}
     write_folder(tmp_path / "narrow", "memory", mine, narrow)
-    with pytest.raises(UserError, match="holds patches of 127 channels, the run .* has 128"):
+    with pytest.raises(UserError, match="holds patches of .* channels, the run .* has"):
         load_memory(tmp_path / "narrow", trained)
     write_folder(tmp_path / "eyes", "memory", mine | {"vision": "another"}, files)
     with pytest.raises(UserError, match="eyes: was made with another run"):

@@ -102,6 +102,8 @@ def run_concepts(args):
     from fastzss.bank.folder import load_bank
     from fastzss.captions import choose_parser
 
+    if args.match == "exact" and (args.run, args.threshold) != (None, None):
+        raise UserError("--run and --threshold need --match embedding", code=2)
     bank = None if args.bank == "captions" else load_bank(args.bank)
     parser = choose_parser(args.parser)
     return add_concepts(args.store, bank, parser, args.match, args.run, args.threshold, args.processes)
