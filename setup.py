@@ -16,7 +16,9 @@ setup(
     python_requires=">=3.11",
     packages=[
         "fastzss",
+        "fastzss.bank",
         "fastzss.captions",
+        "fastzss.cli",
         "fastzss.data",
         "fastzss.kernels",
         "fastzss.store",
@@ -25,7 +27,7 @@ setup(
         "fastzss.world.things",
     ],
     package_dir={"fastzss": "fastzss", "fastzss.kernels": "kernels"},
-    package_data={"fastzss.data": ["*.safetensors", "*.md"]},
+    package_data={"fastzss.data": ["*.safetensors", "*.md", "classes/*.txt"]},
     entry_points={
         "console_scripts": [
             "fastzss = fastzss.cli:main",

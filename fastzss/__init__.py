@@ -13,7 +13,9 @@ text only.  The result segments any image into classes named in plain words.
     batch      a training step's captions, end to end                bank       the concept bank
     loader     store -> shuffled batches                             objective  batch + text -> losses
     runs       the run folder                                        training   loader -> objective -> optimiser -> run
+    readout    names -> vectors                                      index      the nearest of many vectors (FAISS)
     segment    features + class names -> masks                       evaluate   masks against truth
+    naming     what is in an image, without a class list             memory     what patches of the store are called
     kernels    the fused operations, and what they mean              ranks      processes that share the work
 
 A module imports only from those before it on the way (tests/test_floors.py has the order).

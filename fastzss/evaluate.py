@@ -12,14 +12,14 @@ from fastzss.score import IGNORE, confusion, iou, mean_iou, pixel_accuracy
 from fastzss.segment import similarity, winners
 
 
-def evaluate(vision, classifiers, data):
-    """{name of the classifier: scores} on an EvaluationSet; see `scores`."""
+def evaluate(vision, classifiers, data, memory=None):
+    """{name of the classifier: scores} on an EvaluationSet; see `scores`.  A patch memory has a say for all of them."""
     K = len(data.names)
     stacked = torch.cat(list(classifiers.values()))
     matrices = {name: np.zeros((K, K), np.int64) for name in classifiers}
     for index in tqdm(range(len(data)), unit="img", desc="evaluate", disable=None):
         image, truth = data.read(index)
-        maps = similarity(vision, image, stacked).split(K)
+        maps = similarity(vision, image, stacked, memory).split(K)
         for matrix, found in zip(matrices.values(), maps, strict=True):
             matrix += confusion(truth, winners(found, truth.shape)[1].numpy(), K)
     return {name: scores(matrix, data.groups) for name, matrix in matrices.items()}

@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from fastzss.bank import bank_from_captions, bank_from_file
-from fastzss.captions import Tokenizer, choose_parser, find_mentions
+from fastzss.bank.concepts import add_concepts
+from fastzss.bank.folder import load_bank
+from fastzss.captions import Tokenizer, choose_parser
 from fastzss.errors import UserError
 from fastzss.images import ImageUnreadable, open_source, source_record
 from fastzss.store import (
@@ -22,9 +23,7 @@ from fastzss.store import (
     FeatureWriter,
     PatchStore,
     list_concepts,
-    read_captions,
     write_captions,
-    write_concepts,
 )
 from fastzss.store.files import read_json, write_json
 from fastzss.vision import load_vision
@@ -39,7 +38,7 @@ def extract(config, dry_run=False):
     """Make or continue a store; returns what there is to say about it."""
     source = open_source(config.source)
     parser = choose_parser(config.parser)  # a wrong one fails before the work
-    bank = bank_from_file(config.bank) if config.bank not in ("captions", "none") else None
+    bank = load_bank(config.bank) if config.bank not in ("captions", "none") else None
     device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
     vision = load_vision(config.model or source.model, config.weights, config.random_weights, config.size, device)
     plan = FeaturePlan(
@@ -74,7 +73,7 @@ def extract(config, dry_run=False):
     if config.bank != "none" and (config.store / "captions").exists():
         banks = list_concepts(config.store)
         if not any(b["identity"] == bank.identity if bank else b["origin"] == "captions" for b in banks):
-            add_concepts(config.store, bank, parser)
+            add_concepts(config.store, bank, parser, config.match)
     return store.info()
 
 
@@ -168,29 +167,6 @@ def add_captions(store, source):
     if cut:
         log.warning("%d of %d captions are longer than the context and were cut", cut, len(texts))
     write_captions(store.path, rows, texts, ids, [source.ids[i] for i in order], store.identity)
-
-
-def add_concepts(path, bank, parser):
-    """Find the names of a bank in a store's captions; returns what there is to say about it.
-
-    Args:
-        path: the store.
-        bank: a Bank; None makes one of the captions' nouns.
-        parser: what choose_parser gave.
-    """
-    spec, parse = parser
-    captions = read_captions(path)
-    tokenizer = Tokenizer()
-    clean = [tokenizer.clean(text) for text in captions.texts]
-    bank = bank or bank_from_captions(clean)
-    tokens = [tokenizer(text) for text in clean]
-    caption, name, token, offset = find_mentions(clean, tokens, bank.terms, parse)
-    share = len(set(caption)) / len(clean)
-    log.info("bank of %d names, parser %s: %.1f %% of the captions mention one", len(bank), spec, 100 * share)
-    if not caption:
-        log.warning("no caption mentions a name of the bank: only the global loss can be trained")
-    write_concepts(path, bank.to_json(), caption, name, token, offset, spec, captions.identity)
-    return {"bank": bank.identity, "names": len(bank), "parser": spec, "mentions": len(caption), "coverage": share}
 
 
 def weights_origin(path):

@@ -1,10 +1,9 @@
 """Segmentation: features + class names -> masks.
 
-A class becomes a vector by the run's readout: `concept`, the normalised sum of its words' unit token vectors inside a
-template (what the local loss trains), or `eot`, the caption vector; several templates are averaged.  An image is
-brought to the backbone's size by its short side and looked at through windows half a window apart; each patch is
-compared with each class, the scores are averaged where windows overlap, brought to the size of the image, and the
-nearest class wins.
+A class becomes a vector by the run's readout (readout.py).  An image is brought to the backbone's size by its short
+side and looked at through windows half a window apart; each patch is compared with each class, the scores are averaged
+where windows overlap, brought to the size of the image, and the nearest class wins.  A patch memory (memory.py) may
+have a say in what a patch is.
 
 Sizes: K classes, an image of H x W pixels, D channels.
 """
@@ -17,18 +16,14 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from fastzss.batch import Texts, collate, offsets
-from fastzss.captions import Tokenizer
-from fastzss.captions.tokens import tokens_of
 from fastzss.drawing import labelled
 from fastzss.errors import UserError
 from fastzss.images import ImageUnreadable, read_image
 from fastzss.protocols import TEMPLATES
+from fastzss.readout import Readout, load_tower
 from fastzss.runs import Run
-from fastzss.text import TextTower, TowerSize
 from fastzss.vision import as_tensor, reload_vision
 
-READOUTS = ("concept", "eot")
 AT_ONCE = 16  # classes brought to the size of an image at a time
 LARGEST = 255  # classes: a mask is uint8, and 255 is the usual mark for "nothing"
 
@@ -49,22 +44,18 @@ class Result:
         Image.fromarray(self.mask).save(path.with_suffix(".mask.png"))
 
 
-class Model:
+class Model(Readout):
     """A trained run with its backbone, ready to look at images."""
 
     def __init__(self, vision, tower, readout, templates=TEMPLATES):
-        self.vision, self.tower, self.readout, self.templates = vision, tower.eval(), readout, templates
-        self.tokenizer = Tokenizer()
+        super().__init__(tower, readout, templates)
+        self.vision = vision
 
-    def segment(self, image, classes):
+    def segment(self, image, classes, memory=None):
         """A Result for an image (PIL, or the path of a file) and a list of class names."""
-        if not isinstance(image, Image.Image):
-            try:
-                image = read_image(image)
-            except ImageUnreadable as problem:
-                raise UserError(str(problem)) from None
+        image = opened(image)
         names = check_classes(classes)
-        scores = similarity(self.vision, image, self.class_vectors(names))
+        scores = similarity(self.vision, image, self.class_vectors(names), memory)
         confidence, mask = winners(scores, (image.height, image.width))
         mask = mask.numpy().astype(np.uint8)
         found = {
@@ -77,66 +68,51 @@ class Model:
         }
         return Result(image, mask, names, found)
 
+
+def opened(image):
+    """A PIL image, or one read from a path."""
+    if isinstance(image, Image.Image):
+        return image
+    try:
+        return read_image(image)
+    except ImageUnreadable as problem:
+        raise UserError(str(problem)) from None
+
+
+class Look:
+    """An image as the backbone saw it, and as a memory remembers it.
+
+    Attributes: patches, unit vectors [windows, N, D]; size (h, w) to which the image was brought: its short side is the
+    side of a window.
+    """
+
+    def __init__(self, patches, size, grid):
+        self.patches, self.size, self.grid = patches, size, grid
+
     @torch.inference_mode()
-    def class_vectors(self, names, readout=None):
-        """[K, D] unit vectors of class names, by `readout` (by default the run's own)."""
-        readout = readout or self.readout
-        if readout not in READOUTS:
-            raise UserError(f'unknown readout "{readout}"; expected {" or ".join(READOUTS)}', code=2)
-        vectors = [self._in_template(names, template, readout) for template in self.templates]
-        return F.normalize(torch.stack(vectors).mean(0), dim=-1)
-
-    def _in_template(self, names, template, readout):
-        """[K, D] unit vectors of the names, each standing in a template."""
-        head = self.tokenizer.clean(template.partition("{}")[0])
-        rows, words = [], []
-        for name in names:
-            text = self.tokenizer.clean(template.format(name))
-            begin = text.find(self.tokenizer.clean(name), len(head))
-            tokens = self.tokenizer(text)
-            rows.append(tokens.ids)
-            words.append(tokens_of(tokens.spans, begin, begin + len(self.tokenizer.clean(name))))
-        lengths = [len(row) for row in rows]
-        none = np.empty(0, np.int64)
-        texts = Texts.of(
-            np.concatenate(rows), offsets(lengths), np.arange(len(rows)), none, none, none, np.zeros(1, int)
-        )
-        device = next(self.tower.parameters()).device
-        batch = collate(texts, np.arange(len(rows))).to(device)
-        if readout == "eot":
-            return self.tower.units(batch.ids, batch.segment, batch.eot)
-        start = (batch.eot.cpu().numpy() + 1 - lengths).tolist()
-        used = torch.tensor([begin + token for own, begin in zip(words, start, strict=True) for token in own])
-        units = self.tower.units(batch.ids, batch.segment, used.to(device))
-        sums = [own.sum(0) for own in units.split([len(own) for own in words])]
-        return F.normalize(torch.stack(sums), dim=-1)
-
-
-def similarity(vision, image, vectors):
-    """float32 [K, h, w]: similarity of each class vector [K, D] with the image, brought to the backbone's size."""
-    return compare(*look(vision, image), vectors, vision.grid)
+    def scores(self, vectors):
+        """float32 [K, h, w]: similarity of each class vector [K, D] with each place."""
+        total, count, S = torch.zeros(len(vectors), *self.size), torch.zeros(self.size), min(self.size)
+        vectors = vectors.to(self.patches.device)
+        for (y, x), patches in zip(corners(self.size, S), self.patches, strict=True):
+            scores = (patches @ vectors.T).T.reshape(1, -1, *self.grid)
+            total[:, y : y + S, x : x + S] += F.interpolate(scores, (S, S), mode="bilinear")[0].cpu()
+            count[y : y + S, x : x + S] += 1
+        return total / count
 
 
 @torch.inference_mode()
-def look(vision, image):
-    """What the backbone sees of an image brought to its size (h, w): unit patches [w, N, D] of windows, and (h, w)."""
+def look(vision, image, memory=None):
+    """A Look at an image, through windows."""
     S, pixels = vision.size, as_tensor(vision.resize(image))
     size = tuple(pixels.shape[1:])
-    windows = [vision(pixels[None, :, y : y + S, x : x + S])[0] for y, x in corners(size, S)]
-    return torch.cat(windows), size
+    patches = torch.cat([vision(pixels[None, :, y : y + S, x : x + S])[0] for y, x in corners(size, S)])
+    return Look(patches if memory is None else memory.recall(patches), size, vision.grid)
 
 
-@torch.inference_mode()
-def compare(windows, size, vectors, grid):
-    """float32 [K, h, w]: similarity of class vectors [K, D] with what `look` saw."""
-    S = min(size)  # the short side is brought to the side of a window
-    total = torch.zeros(len(vectors), *size)
-    count = torch.zeros(size)
-    for patches, (y, x) in zip(windows, corners(size, S), strict=True):
-        scores = (patches @ vectors.to(patches.device).T).T.reshape(1, -1, *grid)
-        total[:, y : y + S, x : x + S] += F.interpolate(scores, (S, S), mode="bilinear")[0].cpu()
-        count[y : y + S, x : x + S] += 1
-    return total / count
+def similarity(vision, image, vectors, memory=None):
+    """float32 [K, h, w]: similarity of each class vector [K, D] with the image, brought to the backbone's size."""
+    return look(vision, image, memory).scores(vectors)
 
 
 def corners(size, window):
@@ -170,11 +146,7 @@ def load(path, device=None, weights=None):
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     config = run.config
     vision = reload_vision(config["vision"], config["weights"], weights, device)
-    size = {key: config["text"][key] for key in ("width", "layers", "heads")}
-    tower = TextTower(TowerSize(**size), config["text"]["out"]).to(device)
-    state = {name.removeprefix("text."): t.float() for name, t in run.load_model().items() if name.startswith("text.")}
-    tower.load_state_dict(state)
-    return Model(vision, tower, config["readout"])
+    return Model(vision, load_tower(run, device), config["readout"])
 
 
 def check_classes(classes):

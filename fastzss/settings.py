@@ -52,8 +52,11 @@ class ExtractConfig:
     random_weights: bool = option("do not load weights: for trying things out", False)
     size: int | None = option("pixels a side; by default the model's usual one", None)
     dtype: str = option("how patches are stored", "int8", choices=("int8", "float16"))
-    bank: str = option("concepts to find in the captions: captions, a file of names, or none", "captions")
-    parser: str = option("how they are found: auto, bank, or spacy:PIPELINE", "auto")
+    bank: str = option("concepts to find in the captions: captions, a file or a bank of names, or none", "captions")
+    parser: str = option("how they are found: auto, bank, or spacy:PIPELINE[,tokens=phrase]", "auto")
+    match: str = option(
+        "noun phrases that are no name: dropped, or nearest name", "exact", choices=("exact", "embedding")
+    )
     batch: int = option("images per forward pass", 32)
     device: str | None = option("cpu, cuda, ...; by default cuda where there is one", None)
     seed: int = option("seed of the order in which images lie in the store", 0)

@@ -31,6 +31,18 @@ def poison():
 
 
 @pytest.fixture(scope="session")
+def trained(store, tmp_path_factory):
+    """A run that has learned a little from the store.  Tests only read it."""
+    from fastzss.settings import TrainConfig
+    from fastzss.training import train
+
+    out = tmp_path_factory.mktemp("trained") / "run"
+    settings = dict(text="tiny", batch=32, steps=60, lr=2e-3, local_weight=1.0, global_feature="patch-mean")
+    train(TrainConfig(store=store, out=out, device="cpu", **settings))
+    return out
+
+
+@pytest.fixture(scope="session")
 def store(tmp_path_factory):
     """A small finished store of the built-in world, seen by the shipped backbone.  Tests only read it."""
     from fastzss.extract import extract

@@ -6,8 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fastzss.bank import Bank, bank_from_captions, bank_from_file
+from fastzss import world
+from fastzss.bank import Bank
+from fastzss.bank.build import bank_from_captions, bank_from_file, bank_of_set, build_bank, set_names
+from fastzss.bank.folder import load_bank, load_index, save_bank, with_vectors
+from fastzss.bank.look import bank_info, merged, near_pairs, overlap
 from fastzss.errors import UserError
+from fastzss.folders import read_folder, write_folder
+from fastzss.index import Index
+from fastzss.readout import letters
 
 BANK = Bank(names=("car", "t-shirt"), aliases=(("automobile",), ()), origin=("a.txt", "a.txt"), counts=(5, 7))
 
@@ -115,3 +122,148 @@ def test_a_part_of_another_length_is_refused_by_name(wrong):
 def test_a_name_given_twice_is_refused_by_name():
     with pytest.raises(ValueError, match="given twice: dog"):
         Bank(names=("dog", "cat", "dog"), aliases=((),) * 3, origin=("x",) * 3)
+
+
+# Building
+
+
+def lines(path, *texts):
+    path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    return path
+
+
+def test_a_bank_of_several_sources_keeps_all_writings_and_origins(tmp_path):
+    texts = lines(tmp_path / "texts.txt", *["A dog on a sofa."] * 3, *["a cat near a dog"] * 2, "a cow")
+    names = lines(tmp_path / "names.txt", "sofa, couch", "skis", "zebra")
+    stop = lines(tmp_path / "stop.txt", "Zebra", "cat")
+    bank = build_bank([f"captions:{texts}", f"words:{names}"], least=2, stop=stop)
+    assert bank.names == ("dog", "sofa", "skis")
+    assert bank.aliases == ((), ("couch",), ("ski",)), "of a plural the singular is an alias"
+    assert bank.origin == ("captions", "captions, names.txt", "names.txt")
+    assert bank.counts == (5, 3, 0)
+    assert build_bank([names]).names == ("sofa", "skis", "zebra"), "a file alone is a list of words"
+
+
+@pytest.mark.parametrize(
+    "source, sentence",
+    [
+        ("caption:x", 'did you mean "captions"'),
+        ("captions:", "expected captions:STORE, captions:FILE, words:FILE or classes:SET"),
+        ("classes:voc21", 'unknown evaluation set "voc21" .did you mean "voc20"'),
+        ("words:nothing", "nothing: cannot be read as text"),
+        ("captions:nothing", "nothing: cannot be read as text"),
+        (".", "it is a folder, so write captions:STORE"),
+    ],
+)
+def test_a_source_that_is_none_is_refused(source, sentence):
+    with pytest.raises(UserError, match=sentence):
+        build_bank([source])
+
+
+def test_a_bank_of_nothing_is_refused(tmp_path):
+    with pytest.raises(UserError, match="would hold no name"):
+        build_bank([lines(tmp_path / "names.txt", "dog")], stop=lines(tmp_path / "stop.txt", "dog"))
+    with pytest.raises(UserError, match="holds no caption"):
+        build_bank([f"captions:{lines(tmp_path / 'empty.txt', '', ' ')}"])
+
+
+SIZES = {"voc20": 20, "context59": 59, "coco_object": 80, "coco_stuff": 171, "cityscapes": 19, "ade20k": 150}
+
+
+def test_the_class_names_of_the_evaluation_sets():
+    assert set(set_names()) == {*SIZES, "world"}
+    for name, size in SIZES.items():
+        bank = bank_of_set(name)
+        assert len(bank) == size and set(bank.origin) == {name}
+    assert bank_of_set("world").names == world.NAMES
+    assert {"dining table", "airplane"} <= set(bank_of_set("voc20").terms)
+    assert bank_of_set("coco_stuff").names[:80] == bank_of_set("coco_object").names
+
+
+def test_the_overlap_counts_classes_by_any_of_their_writings():
+    bank = Bank(names=("airplane", "dining table", "puppy"), aliases=((), (), ("dog",)), origin=("x",) * 3)
+    assert overlap(bank, bank_of_set("voc20")) == "3 of 20"
+    assert bank_info(bank)["overlap"]["coco_object"] == "3 of 80"
+
+
+# Vectors, and the folder
+
+
+def test_letters_are_near_for_names_that_are_spelt_alike():
+    table, kitchen, both, other = letters(["table", "kitchen", "kitchen table", "zebra"])
+    assert np.allclose([np.linalg.norm(v) for v in (table, kitchen, both, other)], 1)
+    assert table @ both > 0.75 > kitchen @ both > 0.3 > abs(other @ both)
+    assert letters(["umbrela"])[0] @ letters(["umbrella"])[0] > 0.5
+    assert np.array_equal(letters(["table"])[0], table)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    bank = with_vectors(build_bank(["classes:voc20"]))
+    assert save_bank(tmp_path / "bank", bank) is True
+    return tmp_path / "bank", bank
+
+
+def test_a_bank_on_disk_is_the_bank(saved):
+    path, bank = saved
+    there = load_bank(path)
+    assert there.identity == bank.identity and there.by == {"by": "letters"}
+    assert np.array_equal(there.vectors, bank.vectors) and there.origin == bank.origin
+    before = {p.name: p.stat().st_mtime_ns for p in path.iterdir()}
+    assert save_bank(path, bank) is False
+    assert {p.name: p.stat().st_mtime_ns for p in path.iterdir()} == before
+    with pytest.raises(UserError, match="holds another bank .20 names.*this one has 19"):
+        save_bank(path, with_vectors(build_bank(["classes:cityscapes"])))
+    assert load_bank(path).identity == bank.identity
+
+
+def test_a_large_bank_keeps_its_cells(tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    monkeypatch.setattr("fastzss.index.EXACT", 200)
+    bank = with_vectors(build_bank(["classes:coco_stuff", "classes:ade20k"]))
+    save_bank(tmp_path / "bank", bank)
+    assert [p.suffix for p in (tmp_path / "bank").iterdir()].count(".faiss") == 1
+    there, index = load_index(tmp_path / "bank")
+    assert index.kind == "ivf" and (index.search(there.vectors[:20], 1)[1][:, 0] == np.arange(20)).all()
+
+
+def test_vectors_of_another_number_are_refused(saved):
+    path, bank = saved
+    record, files = read_folder(path, "bank", "x")
+    write_folder(path, "bank", {k: record[k] for k in ("bank", "by")}, {"vectors.npy": files["vectors.npy"][:-1]})
+    with pytest.raises(UserError, match=r"vectors of shape \(19, 1024\) for 20 names"):
+        load_bank(path)
+
+
+# Near-duplicates
+
+
+def test_pairs_are_reviewed_and_merged_on_request(tmp_path):
+    vectors = np.array([[1, 0, 0], [0.96, 0.28, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+    bank = Bank(("sofa", "couch", "dog", "cat"), (("settee",), (), (), ()), ("a", "b", "a", "a"), (5, 9, 1, 1), vectors)
+    pairs = near_pairs(bank, Index(vectors), 0.9)
+    assert [(keep, merge) for _, keep, merge in pairs] == [("couch", "sofa")], "the more frequent one stays"
+    assert pairs[0][0] == pytest.approx(0.96) and near_pairs(bank, Index(vectors), 0.97) == []
+    new = merged(bank, lines(tmp_path / "pairs", "couch, sofa  # 0.960", "", "# dog, cat"))
+    assert new.names == ("couch", "dog", "cat") and new.aliases == (("sofa", "settee"), (), ())
+    assert new.counts == (14, 1, 1) and new.origin == ("b, a", "a", "a") and new.terms["settee"] == 0
+
+
+def test_chains_of_pairs_become_one_name(tmp_path):
+    bank = Bank(tuple("abcde"), ((),) * 5, ("x",) * 5)
+    new = merged(bank, lines(tmp_path / "pairs", "b, c", "a, b", "d, a"))
+    assert new.names == ("d", "e") and set(new.aliases[0]) == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("dog, hound", '"hound" is no name of the bank'),
+        ("dog", '"dog" stands alone'),
+        ("# nothing", "nothing to merge"),
+    ],
+)
+def test_a_list_that_merges_nothing_is_refused(tmp_path, text, sentence):
+    bank = Bank(("dog", "cat"), ((), ()), ("x", "x"))
+    with pytest.raises(UserError, match=sentence):
+        merged(bank, lines(tmp_path / "pairs", text))

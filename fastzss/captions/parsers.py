@@ -4,91 +4,149 @@ A parser turns cleaned texts into mentions of names; `terms` maps each way to wr
 aliases: singular, lower case, the words with a space between) to the name's row in the bank.
 
     bank            longest match of the terms among the caption's words, plurals included, never across a comma or the
-                    end of a sentence; needs no download
-    spacy:PIPELINE  the paper's way: of each noun chunk the lemma of its root, with the last compound before it
+                    end of a sentence, not where the words are verbs, and not where they only say which one the next
+                    noun is ("tennis" of "tennis rackets"); needs no download
+    spacy:PIPELINE  the paper's way: of each noun chunk the lemma of its root, with the last compound before it;
+                    spacy:PIPELINE,tokens=phrase takes the tokens of the whole chunk instead of those of the name
     auto            spaCy's English pipeline when one is installed, else bank
+
+A noun phrase that is no term can be asked for as well (`unknown`): a mention whose name is UNKNOWN.
 """
 
 import re
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import pairwise, takewhile
 from typing import NamedTuple
 
-from fastzss.captions import words
-from fastzss.captions.tokens import tokens_of
-from fastzss.errors import UserError
+from fastzss.captions.nouns import Sentence, may_name
+from fastzss.captions.words import singular, spaced, words
+from fastzss.errors import UserError, nearest
 
 PIPELINES = ("en_core_web_trf", "en_core_web_lg", "en_core_web_md", "en_core_web_sm")
+UNKNOWN = -1
 
 # What may stand between two words of one name: "fire hydrant", "t-shirt", "salt & pepper", "u.s. flag"
 BETWEEN = re.compile(r"\s+|\s?&\s?|[-'’./_+]|(?<=\b\w)\. ")
 
 
 class Mention(NamedTuple):
-    name: int  # row in the bank
+    name: int  # row in the bank, or UNKNOWN
     spans: tuple  # (first, last + 1) characters in the cleaned text; several when the words stand apart
+    phrase: str = ""  # what an unknown mention says
 
 
 def choose_parser(spec):
-    """'auto' | 'bank' | 'spacy:NAME' -> (name to record, parse(texts, terms) -> list of lists of Mention)."""
+    """'auto' | 'bank' | 'spacy:NAME' -> a parser: parser(texts, terms, unknown) gives a list of Mention for each."""
     if spec == "auto":
         installed = next((p for p in PIPELINES if _installed(p)), None)
         spec = f"spacy:{installed}" if installed else "bank"
     if spec == "bank":
-        return spec, parse_by_words
-    kind, _, pipeline = spec.partition(":")
+        return BankParser()
+    kind, _, rest = spec.partition(":")
+    pipeline, *settings = rest.split(",")
     if kind != "spacy" or not pipeline:
-        raise UserError(f'unknown parser "{spec}"; expected auto, bank, or spacy:PIPELINE', code=2)
-    nlp = load_pipeline(pipeline)
-    return spec, lambda texts, terms: parse_by_spacy(texts, terms, nlp)
+        hint = nearest(kind, ("auto", "bank", "spacy"))
+        raise UserError(f'unknown parser "{spec}"{hint}; expected auto, bank, or spacy:PIPELINE', code=2)
+    wrong = [setting for setting in settings if setting not in ("tokens=name", "tokens=phrase")]
+    if wrong:
+        raise UserError(
+            f'parser "{spec}": "{wrong[0]}" is not understood; expected tokens=name or tokens=phrase', code=2
+        )
+    return SpacyParser(spec, load_pipeline(pipeline), phrase="tokens=phrase" in settings)
 
 
-def parse_by_words(texts, terms):
-    longest = max((len(term.split()) for term in terms), default=0)
-    return [_match(clean, terms, longest) for clean in texts]
+@dataclass(frozen=True)
+class BankParser:
+    spec: str = "bank"
+
+    def __call__(self, texts, terms, unknown=False, processes=1):
+        sizes = {}  # first word of a term -> words of the longest one
+        for first, *others in (term.split() for term in terms):
+            sizes[first] = max(sizes.get(first, 0), 1 + len(others))
+        return (match_words(clean, terms, sizes, unknown) for clean in texts)
 
 
-def _match(clean, terms, longest):
+def match_words(clean, terms, sizes, unknown=False):
+    """Mentions of terms in a text, in order; with `unknown`, of all other nouns as well."""
     found, at = [], 0
-    tokens = words.words(clean)
-    text = [word for word, _, _ in tokens]
-    together = [BETWEEN.fullmatch(clean, a, b) for (_, _, a), (_, b, _) in pairwise(tokens)]
-    while at < len(tokens):
-        for size in range(min(longest, len(tokens) - at), 0, -1):
-            if not all(together[at : at + size - 1]):
-                continue
-            head = text[at : at + size - 1]
-            last = text[at + size - 1]
-            # as written first, so that names which are plurals ("skis") are found
-            name = next(
-                (terms[t] for t in (" ".join([*head, w]) for w in (last, words.singular(last))) if t in terms), None
-            )
-            if name is not None:
-                found.append(Mention(name, ((tokens[at][1], tokens[at + size - 1][2]),)))
-                at += size
-                break
-        else:
-            at += 1
+    text = words(clean)
+    sentence = Sentence(clean, text)
+    while at < len(text):
+        size = _longest(clean, text, at, terms, sizes)
+        if size:
+            end, name = at + size - 1, _row(text[at : at + size], terms)
+            if sentence.modifies(end) or size == 1 and sentence.does(at):
+                size = 1
+            else:
+                found.append(Mention(name, ((text[at][1], text[end][2]),)))
+        elif unknown and sentence.noun(at) and not sentence.modifies(at):
+            found.append(_noun(sentence, at, found))
+        at += max(1, size)
     return found
 
 
-def parse_by_spacy(texts, terms, nlp):
-    return [list(_chunks(doc, terms)) for doc in nlp.pipe(texts)]
+def _longest(clean, text, at, terms, sizes):
+    """How many words from word `at` on are a term at most."""
+    word = text[at][0]
+    most = min(sizes.get(word, 0) or (singular(word) in sizes), len(text) - at)
+    if most > 1:
+        pairs = pairwise(text[at : at + most])
+        most = 1 + sum(1 for _ in takewhile(lambda pair: BETWEEN.fullmatch(clean, pair[0][2], pair[1][1]), pairs))
+    return next((size for size in range(most, 0, -1) if _row(text[at : at + size], terms) is not None), 0)
 
 
-def _chunks(doc, terms):
-    """Mentions of a parsed caption: lemma of each noun chunk's root, after its last compound if it has one."""
-    for chunk in doc.noun_chunks:
-        root = chunk.root
-        compound = next((child for child in reversed(list(root.children)) if child.dep_ == "compound"), None)
-        parts = [compound, root] if compound is not None else [root]
-        name = words.spaced(" ".join([*(part.text for part in parts[:-1]), root.lemma_ or root.text]))
-        if name in terms:
-            yield Mention(terms[name], tuple((part.idx, part.idx + len(part.text)) for part in parts))
+def _row(text, terms):
+    """The row of a name: as written first, so that names which are plurals ("skis") are found, then in singular."""
+    *head, last = (word for word, _, _ in text)
+    for one in (last, singular(last)):
+        name = terms.get(" ".join([*head, one]) if head else one)
+        if name is not None:
+            return name
+    return None
+
+
+def _noun(sentence, at, found):
+    """The unknown mention whose head is word `at`, with the noun before it if that is nobody else's."""
+    _, first, last = sentence.text[at]
+    phrase = sentence.noun(at)
+    free = found[-1].spans[-1][1] if found else 0
+    if sentence.joined(at) and sentence.text[at - 1][1] >= free and sentence.noun(at - 1):
+        phrase, first = f"{sentence.word(at - 1)} {phrase}", sentence.text[at - 1][1]
+    return Mention(UNKNOWN, ((first, last),), phrase)
+
+
+class SpacyParser:
+    def __init__(self, spec, nlp, phrase=False):
+        self.spec, self.nlp, self.phrase = spec, nlp, phrase
+
+    def __call__(self, texts, terms, unknown=False, processes=1):
+        several = {"n_process": processes} if processes > 1 and not _on_gpu() else {}
+        for doc in self.nlp.pipe(texts, **several):
+            yield list(self._chunks(doc, terms, unknown))
+
+    def _chunks(self, doc, terms, unknown):
+        """Mentions of a parsed caption: the lemma of each noun chunk's root, after its last compound if it has one."""
+        for chunk in doc.noun_chunks:
+            root = chunk.root
+            compound = next((child for child in reversed(list(root.children)) if child.dep_ == "compound"), None)
+            parts = [compound, root] if compound is not None else [root]
+            lemma = root.lemma_ or root.text
+            head = [word for part in parts[:-1] for word in spaced(part.text).split()]
+            writings = [spaced(" ".join([*head, last])) for last in (root.text, lemma, singular(root.text))]
+            name = next((terms[writing] for writing in writings if writing in terms), UNKNOWN)
+            if name == UNKNOWN and not (unknown and may_name(spaced(lemma))):
+                continue
+            if self.phrase:
+                spans = ((chunk.start_char, chunk.end_char),)
+            else:
+                spans = tuple((part.idx, part.idx + len(part.text)) for part in parts)
+            yield Mention(name, spans, writings[1] if name == UNKNOWN else "")
 
 
 def load_pipeline(name):
     import spacy
 
+    spacy.prefer_gpu()
     try:
         nlp = spacy.load(name, exclude=["ner"])
     except OSError:
@@ -104,28 +162,10 @@ def load_pipeline(name):
     return nlp
 
 
-def find_mentions(texts, tokens, terms, parse):
-    """Mentions of many captions as flat lists (caption, name, token, offset); positions count the start token as 0.
+def _on_gpu():
+    from thinc.api import get_current_ops
 
-    Args:
-        texts: cleaned captions.
-        tokens: Tokens of each; a mention that is not wholly within their context is left out.
-        terms: {term: row in the bank}.
-        parse: what choose_parser gave.
-    """
-    caption, name, token, offset = [], [], [], [0]
-    for row, mentions in enumerate(parse(texts, terms)):
-        end = tokens[row].spans[-2][1] if tokens[row].cut else len(texts[row])  # of the characters that are read
-        for mention in mentions:
-            if any(last > end for _, last in mention.spans):
-                continue
-            spots = sorted({i for a, b in mention.spans for i in tokens_of(tokens[row].spans, a, b)})
-            if spots:
-                caption.append(row)
-                name.append(mention.name)
-                token.extend(spots)
-                offset.append(len(token))
-    return caption, name, token, offset
+    return get_current_ops().name == "cupy"
 
 
 def _installed(package):

@@ -49,6 +49,7 @@ class Concepts:
     offset: Tensor  # [M + 1] int64: mention m is token[offset[m] : offset[m + 1]]
     parser: str
     identity: str = ""
+    match: str = "exact"  # how noun phrases that are no name were treated
 
 
 def write_captions(store, rows, texts, ids, images, feature_identity):
@@ -108,7 +109,7 @@ def read_captions(store):
     return Captions(row, table["text"].to_pylist(), ids, offset, images["id"].to_pylist(), record["identity"])
 
 
-def write_concepts(store, bank, caption, name, token, offset, parser, captions_identity):
+def write_concepts(store, bank, caption, name, token, offset, parser, captions_identity, match="exact", cut=0):
     """Write the mentions of a bank's names, in place of an earlier set of the same bank; returns the layer's identity.
 
     Args:
@@ -120,6 +121,8 @@ def write_concepts(store, bank, caption, name, token, offset, parser, captions_i
         offset: [M + 1].
         parser: what found them.
         captions_identity: of the captions they stand in.
+        match: how noun phrases that are no name were treated.
+        cut: mentions beyond the context, left out.
     """
     caption, name, token = (_numbers(values, np.int32) for values in (caption, name, token))
     offset = _numbers(offset, np.int64)
@@ -131,6 +134,8 @@ def write_concepts(store, bank, caption, name, token, offset, parser, captions_i
         "captions": captions_identity,
         "bank": bank["identity"],
         "parser": parser,
+        "match": match,
+        "cut": cut,
         "mentions": len(caption),
         "tokens": len(token),
         "content": _content(caption, name, token, offset),
@@ -150,6 +155,7 @@ def list_concepts(store):
             "identity": plan["bank"],
             "origin": _origin(bank),
             "parser": plan["parser"],
+            "match": plan.get("match", "exact"),
             "names": len(bank.get("names", ())),
             "mentions": plan["mentions"],
             "folder": str(path.parent),
@@ -176,7 +182,8 @@ def read_concepts(store, bank=None):
     caption, name = (torch.from_numpy(table[key].to_numpy().copy()) for key in ("caption", "name"))
     token, offset = _flat(table["tokens"])
     bank = read_json(folder / "bank.json")["bank"]
-    return Concepts(bank, caption, name, token, offset, plan["parser"], record["identity"])
+    match = plan.get("match", "exact")
+    return Concepts(bank, caption, name, token, offset, plan["parser"], record["identity"], match)
 
 
 def _expect_below(folder, expected, below, cure):

@@ -18,7 +18,7 @@ from fastzss.evaluate import scores
 from fastzss.protocols import PROTOCOLS
 from fastzss.ranks import all_sum
 from fastzss.score import confusion
-from fastzss.segment import Model, compare, look, winners
+from fastzss.segment import Look, Model, look, winners
 from fastzss.store.files import identity, read_json, write_file, write_json
 from fastzss.vision import reload_vision
 
@@ -66,10 +66,10 @@ class Validation:
         vision = reload_vision(self.record["vision"], self.record["weights"], device=self.ranks.device)
         for index in tqdm(missing, unit="img", desc="look at the evaluation", disable=None if shown else True):
             image, truth = self.data.read(index)
-            windows, size = look(vision, image)
+            seen = look(vision, image)
             tensors = {
-                "windows": windows.half().cpu(),
-                "size": torch.tensor(size),
+                "windows": seen.patches.half().cpu(),
+                "size": torch.tensor(seen.size),
                 "truth": torch.from_numpy(np.ascontiguousarray(truth)),
             }
             write_file(self._path(index), save(tensors))
@@ -84,9 +84,9 @@ class Validation:
         matrix = np.zeros((len(names),) * 2, np.int64)
         for index in self.own:
             seen = load(self._path(index).read_bytes())
-            maps = compare(seen["windows"].to(device).float(), tuple(seen["size"].tolist()), vectors, self.grid)
+            image = Look(seen["windows"].to(device).float(), tuple(seen["size"].tolist()), self.grid)
             truth = seen["truth"].numpy()
-            matrix += confusion(truth, winners(maps, truth.shape)[1].numpy(), len(names))
+            matrix += confusion(truth, winners(image.scores(vectors), truth.shape)[1].numpy(), len(names))
         matrix = all_sum(torch.from_numpy(matrix).to(device)).cpu().numpy()
         found = scores(matrix, self.data.groups)
         return {"miou": found["all"], **{f"miou_{group}": found[group] for group in self.data.groups}}
