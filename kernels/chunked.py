@@ -227,43 +227,57 @@ class _ClipLoss(Function):
         sharpness = torch.as_tensor(scale, dtype=wide, device=texts.device)
         matched = torch.zeros(B, dtype=wide, device=texts.device)  # of the pairs; of other ranks' by the sum below
         matched[own] = (images[own].to(wide) * texts.to(wide)).sum(1) * sharpness
-        by_text = torch.empty(b, dtype=wide, device=texts.device)
-        by_image = torch.full_like(matched, LOW)
+        text_top, text_sum = torch.empty(2, b, dtype=wide, device=texts.device)
+        own_top, image_sum = torch.full_like(matched, LOW), torch.zeros_like(matched)
         for part, logits in others_of(images, texts, sharpness, first, same):
-            by_text[part] = logits.logsumexp(1)
-            by_image = torch.logaddexp(by_image, logits.logsumexp(0))
-        top = all_max(by_image)
-        sums, matched = all_sum(torch.stack([(by_image - top).exp(), matched]))
-        by_image = top + sums.log()
-        ctx.save_for_backward(images, texts, sharpness, matched, by_image, by_text, same)
+            text_top[part] = logits.amax(1)
+            text_sum[part] = (logits - text_top[part].unsqueeze(1)).exp_().sum(1)
+            top = torch.maximum(own_top, logits.amax(0))
+            image_sum = image_sum * (own_top - top).exp() + logits.sub_(top).exp_().sum(0)
+            own_top = top
+        image_top = all_max(own_top)
+        image_sum, matched = all_sum(torch.stack([image_sum * (own_top - image_top).exp(), matched]))
+        by_text, by_image = text_top + text_sum.log(), image_top + image_sum.log()
+        ctx.save_for_backward(
+            images, texts, sharpness, matched, same,
+            *with_own(text_top, text_sum, matched[own]), *with_own(image_top, image_sum, matched), by_text, by_image,
+        )  # fmt: skip
         ctx.first, ctx.all_sum = first, all_sum
         return (softplus(by_image[own] - matched[own]) + softplus(by_text - matched[own])).sum() / (2 * B)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        images, texts, sharpness, matched, by_image, by_text, same = ctx.saved_tensors
+        images, texts, sharpness, matched, same, *sums, by_text, by_image = ctx.saved_tensors
+        text_top, text_sum, image_top, image_sum = sums
         first, wide = ctx.first, matched.dtype
         own = slice(first, first + len(texts))
         share = torch.zeros_like(matched)
         share[own] = gradient.to(wide) / (2 * len(images))
         wrong = share[own] * (torch.sigmoid(by_image[own] - matched[own]) + torch.sigmoid(by_text - matched[own]))
-        text_total = torch.logaddexp(by_text, matched[own]).unsqueeze(1)
-        text_share = share[own].unsqueeze(1)
-        image_total = torch.logaddexp(by_image, matched)
-        image_share = ctx.all_sum(share)
+        text_top, text_share = text_top.unsqueeze(1), (share[own] / text_sum).unsqueeze(1)
+        image_share = ctx.all_sum(share) / image_sum
         table = images.to(wide)
         for_texts, for_scale = torch.empty_like(texts), 0.0
         learns = ctx.needs_input_grad[2]
         for part, logits in others_of(images, texts, sharpness, first, same):
-            slope = (logits - text_total[part]).exp_().mul_(text_share[part])
-            turned = (logits - image_total).exp_().mul_(image_share)
+            slope = (logits - text_top[part]).exp_().mul_(text_share[part])
+            turned = (logits - image_top).exp_().mul_(image_share)
             if learns:  # against the pair's own logit: the sum over all logits would cancel
                 for_scale = for_scale + total((logits - matched[own][part].unsqueeze(1)).mul_(slope))
                 for_scale = for_scale + total(logits.sub_(matched).mul_(turned))
             slope.add_(turned).diagonal(first + part.start).copy_(-wrong[part])
             for_texts[part] = torch.mm(slope, table).mul_(sharpness)
         return None, for_texts, (for_scale / sharpness.double()).to(wide) if learns else None, *[None] * 4
+
+
+def with_own(top, total, matched):
+    """(largest logit, sum of exponentials beside it) of the others -> of them and the pair's own.
+
+    Kept apart: their logarithm would be rounded at the size of a logit, and the softmax would have that error.
+    """
+    most = torch.maximum(top, matched)
+    return most, total * (top - most).exp() + (matched - most).exp()
 
 
 def others_of(images, texts, sharpness, first, same):

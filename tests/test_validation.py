@@ -90,6 +90,15 @@ def test_images_are_looked_at_once(watched, monkeypatch):
     assert kept["windows"].dtype == torch.float16 and kept["windows"].shape[1:] == (plan.patches, plan.channels)
 
 
+def test_a_damaged_feature_file_is_named(watched):
+    train(replace(watched, steps=1))
+    damaged = watched.out / "evaluation" / "000003.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    (watched.out / "latest").unlink()
+    with pytest.raises(UserError, match="000003.safetensors: cannot be read .*delete it and go on"):
+        train(replace(watched, steps=1))
+
+
 @pytest.mark.parametrize(
     "change, sentence",
     [

@@ -10,6 +10,7 @@ import shutil
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from tqdm import tqdm
 
@@ -48,6 +49,7 @@ class Validation:
             "protocol": config.eval_protocol,
             "data": spec,
             "images": identity(list(self.data.ids)),
+            "classes": list(self.data.names),
             "vision": self.record["vision"],
         }
         self.identity = identity(self.plan)
@@ -74,6 +76,13 @@ class Validation:
             }
             write_file(self._path(index), save(tensors))
 
+    def _seen(self, index):
+        path = self._path(index)
+        try:
+            return load(path.read_bytes())
+        except (OSError, SafetensorError) as problem:
+            raise UserError(f"{path}: cannot be read ({problem}); delete it and go on: it is made anew") from None
+
     def _path(self, index):
         return self.folder / f"{index:06d}.safetensors"
 
@@ -83,7 +92,7 @@ class Validation:
         vectors = self.model.class_vectors(names).float()
         matrix = np.zeros((len(names),) * 2, np.int64)
         for index in self.own:
-            seen = load(self._path(index).read_bytes())
+            seen = self._seen(index)
             image = Look(seen["windows"].to(device).float(), tuple(seen["size"].tolist()), self.grid)
             truth = seen["truth"].numpy()
             matrix += confusion(truth, winners(image.scores(vectors), truth.shape)[1].numpy(), len(names))
