@@ -1,10 +1,11 @@
 """The doors: `fastzss` and `fastzss-cache`.  A command parses, calls one function, and prints what it returns."""
 
+import sys
 from pathlib import Path
 
 from fastzss import __version__
-from fastzss.cli.bank import add_bank_family
-from fastzss.cli.looking import add_looking
+from fastzss.commands.bank import add_bank_family
+from fastzss.commands.looking import add_looking
 from fastzss.config import Parser, add_config, configured
 from fastzss.console import guarded, say
 from fastzss.errors import UserError
@@ -124,3 +125,7 @@ class Program(Commands):
         parser = Parser(prog=name, description=description)
         parser.add_argument("--version", action="version", version=f"{name} {__version__}")
         super().__init__(parser)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
