@@ -140,7 +140,7 @@ def memory_of(args):
 def add_memory_flags(parser):
     parser.add_argument("--memory", type=Path, metavar="PATH", help="what `fastzss bank memory` made of the run")
     parser.add_argument(
-        "--memory-weight", type=float, metavar="W", help="0: the text alone, 1: the memory alone (default: 0.7)"
+        "--memory-weight", type=float, metavar="W", help="0: the text alone, 1: the memory alone (default: 0.3)"
     )
 
 
