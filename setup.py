@@ -18,7 +18,7 @@ setup(
         "fastzss",
         "fastzss.bank",
         "fastzss.captions",
-        "fastzss.cli",
+        "fastzss.commands",
         "fastzss.data",
         "fastzss.kernels",
         "fastzss.store",

@@ -144,8 +144,8 @@ def table_rows():
         "mentions": said["mentions"],
         "seconds": round(wall, 1),
         "CPU seconds": round(cpu, 1),
-        "bar": "< 120 s",
-        "met": wall < 120,
+        "bar": "< 120 CPU seconds",
+        "met": cpu < 120,
     }
 
 
@@ -203,7 +203,7 @@ def world_rows(run):
     text = {"text": model.class_vectors(data.names)}
     with tempfile.TemporaryDirectory() as folder:
         made = build_memory(run / "store", run, Path(folder) / "memory")
-        for weight in (0.0, 0.3, WEIGHT, 1.0):
+        for weight in (0.0, WEIGHT, 0.7, 1.0):
             memory = load_memory(Path(folder) / "memory", run, weight) if weight else None
             found = evaluate(model.vision, text, data, memory)["text"]
             scores = {f"mIoU {key}": round(found[key], 1) for key in ("all", *data.groups)}
@@ -224,6 +224,41 @@ def world_rows(run):
             result = see(image)
             right += float((np.array([meant.get(name, -1) for name in result.names])[result.mask] == truth).mean())
         yield {"what": what, "test scenes": NAMED, "pixels right %": round(100 * right / NAMED, 1)}
+
+
+def unseen_rows(run):
+    """A memory of a bank without the names of every third class: what happens to these classes, and to the others."""
+    import shutil
+
+    import fastzss
+    from fastzss.bank import Bank
+    from fastzss.bank.concepts import add_concepts
+    from fastzss.captions import choose_parser
+    from fastzss.evaluate import evaluate
+    from fastzss.memory import WEIGHT, build_memory, load_memory
+    from fastzss.protocols import world_set
+    from fastzss.runs import Run
+    from fastzss.world.captions import SYNONYMS
+
+    model, data = fastzss.load(run), world_set(f"world:test,n={NAMED}")
+    text = {"text": model.class_vectors(data.names)}
+    held = list(range(0, len(data.names), 3))
+    gone = {word for k in held for word in (data.names[k], *SYNONYMS[data.names[k]])}
+    names = tuple(name for name in Bank.from_json(Run.open(run).bank).names if gone.isdisjoint(name.split()))
+    with tempfile.TemporaryDirectory() as folder:
+        store, memory = Path(folder) / "store", Path(folder) / "memory"
+        shutil.copytree(run / "store", store, ignore=shutil.ignore_patterns("concepts"))
+        add_concepts(store, Bank(names, ((),) * len(names), ("fewer",) * len(names)), choose_parser("bank"))
+        build_memory(store, run, memory)
+        for weight in (0.0, WEIGHT, 0.7):
+            own = load_memory(memory, run, weight) if weight else None
+            ious = np.array(evaluate(model.vision, text, data, own)["text"]["classes"], float)
+            yield {
+                "what": f"memory that lacks every third class, weight {weight:g}" if weight else "text alone, the same",
+                "test scenes": NAMED,
+                "mIoU lacking": round(np.nanmean(ious[held]), 1),
+                "mIoU others": round(np.nanmean(np.delete(ious, held)), 1),
+            }
 
 
 def machine():
@@ -248,16 +283,16 @@ def machine():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("words", "table", "faiss", "world"))
+    parser.add_argument("--only", choices=("words", "table", "faiss", "world", "unseen"))
     parser.add_argument("--run", type=Path, help="folder of a demo, with its store")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    if args.only == "world" and args.run is None:
-        parser.error("--only world needs --run, the folder of a demo")
+    if args.only in ("world", "unseen") and args.run is None:
+        parser.error(f"--only {args.only} needs --run, the folder of a demo")
     about = machine()
     parts = {"words": words_rows, "table": table_rows, "faiss": faiss_rows}
     if args.run is not None:
-        parts["world"] = lambda: world_rows(args.run)
+        parts |= {"world": lambda: world_rows(args.run), "unseen": lambda: unseen_rows(args.run)}
     rows = []
     for part, make in parts.items():
         if args.only in (None, part):

@@ -6,8 +6,8 @@ say what it is:
 
     v'  =  (1 - weight) v  +  weight sum_j a_j t(label_j)          a = softmax of the similarities / TEMPERATURE
 
-v' is then compared with the classes as v would be.  A memory belongs to one checkpoint of one run: other text vectors
-would mean something else.
+v' is then compared with the classes as v would be.  What no caption mentions has no label: a large weight hides it
+behind what is mentioned.  A memory belongs to one checkpoint of one run: other text vectors would mean something else.
 
     MEMORY/memory.json         the run's checkpoint, the store, the bank, sizes
     MEMORY/patches-HASH.npy    float16 [M, D]       MEMORY/labels-HASH.npy   int32 [M]
@@ -29,7 +29,7 @@ from fastzss.store import PatchStore, identity
 
 # Chosen on the validation split of the built-in world, among six each.
 NEIGHBOURS, TEMPERATURE = 50, 0.1
-WEIGHT = 0.7
+WEIGHT = 0.3  # more is better for classes that captions mention, and much worse for those they do not
 SAMPLES = 50_000
 EXACT = 5_000  # patches up to which every one is looked at: an image has hundreds of its own, each with a query
 LEAST = 16  # patches taken of an image at least: images are what is slow to read

@@ -12,6 +12,7 @@ import pytest
 
 from fastzss import cli, world
 from fastzss.bank.folder import load_bank
+from fastzss.memory import WEIGHT
 
 BIN = Path(sys.executable).parent
 
@@ -146,7 +147,7 @@ def test_a_memory_has_a_say_where_it_is_asked(store, trained, image, tmp_path, t
     assert alone.keys() == helped.keys() and alone != helped
     assert tell(cli.main, *words, *flags, "--memory-weight", 0) == alone
     scores = tell(cli.main, "evaluate", trained, "--data", "world:test,n=3", *flags)
-    assert scores["memory_weight"] == 0.7 and scores["memory"] == str(tmp_path / "m") and 0 <= scores["all"] <= 100
+    assert scores["memory_weight"] == WEIGHT and scores["memory"] == str(tmp_path / "m") and 0 <= scores["all"] <= 100
 
 
 def test_stopping_a_memory_leaves_none_or_a_whole_one(store, trained, tmp_path):

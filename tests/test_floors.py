@@ -14,7 +14,7 @@ FLOORS = {
     4: "segment loader bank memory",
     5: "extract evaluate report naming",
     6: "training",
-    7: "train demo",
+    7: "train demo commands",
     8: "cli",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
