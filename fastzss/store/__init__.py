@@ -21,6 +21,7 @@
     features.py  FeatureWriter
     texts.py     captions and concepts
     reader.py    PatchStore
+    ahead.py     the next batches are read while one is used
 
 A layer refers to the one below it by identity; a store is never changed in place, only continued.
 """

@@ -1,7 +1,8 @@
 """Reading a finished store: some rows, or all of them, as Patches.
 
-    take(rows)   one read a row and array, at its fixed place in the shard
-    load()       every shard once, from the first row to the last, into tensors made beforehand
+    take(rows)             one read a row and array, at its fixed place in the shard
+    read_ahead(batches)    take of many batches, the next ones read while one is used (ahead.py)
+    load()                 every shard once, from the first row to the last, into tensors made beforehand
 
 Sizes of all files are checked when a store is opened, and the crc32c of each row when it is read.
 """
@@ -14,6 +15,7 @@ import torch
 
 from fastzss.errors import UserError, nearest
 from fastzss.kernels import Patches
+from fastzss.store.ahead import read_ahead
 from fastzss.store.features import read_commits, read_stats
 from fastzss.store.layers import CURES, check, damages, read_feature_plan, read_record
 from fastzss.store.shards import ShardFile, shard_name
@@ -115,7 +117,7 @@ class PatchStore:
             check: compare the crc32c of every row.
         """
         rows = self._rows(rows)
-        out = self._empty(len(rows)) if out is None else out
+        out = self.room(len(rows)) if out is None else out
         if len(out.tokens) != len(rows):
             raise ValueError(f"take: out has room for {len(out.tokens)} images, {len(rows)} rows are asked for")
         self._read_rows("tokens", rows, out.tokens.numpy(), check)
@@ -123,9 +125,17 @@ class PatchStore:
             self._read_rows("scale", rows, out.scale.numpy(), check)
         return out if device is None else out.to(device)
 
+    def read_ahead(self, batches, device=None):
+        """Yields (rows, Patches) for each of `batches`, an iterable of row arrays, in order.
+
+        A thread reads the next batches meanwhile.  What was yielded is valid until the next is asked for: its memory
+        is used again.  What goes wrong in the thread is raised here; leaving the loop ends the thread.
+        """
+        return read_ahead(self, batches, device)
+
     def load(self, device="cpu"):
         """The patches of all rows."""
-        out = self._empty(self.plan.images, device)
+        out = self.room(self.plan.images, device)
         self._read_all("tokens", out.tokens)
         if out.scale is not None:
             self._read_all("scale", out.scale)
@@ -167,12 +177,14 @@ class PatchStore:
         """Read every byte of the features; one sentence for each damaged file."""
         return list(damages(self._folder, self._files, "features", hashes=True))
 
-    def _empty(self, images, device="cpu"):
+    def room(self, images, device="cpu", pinned=False):
+        """Patches of so many images with nothing in them yet, to be given to `take`; `pinned`: page-locked."""
         N, D = self.plan.patches, self.plan.channels
+        memory = {"device": device, "pin_memory": pinned}
         if self.plan.dtype == "float16":
-            return Patches(torch.empty(images, N, D, dtype=torch.float16, device=device))
-        tokens = torch.empty(images, N, D, dtype=torch.int8, device=device)
-        scale = torch.empty(images, N, dtype=torch.float16, device=device)
+            return Patches(torch.empty(images, N, D, dtype=torch.float16, **memory))
+        tokens = torch.empty(images, N, D, dtype=torch.int8, **memory)
+        scale = torch.empty(images, N, dtype=torch.float16, **memory)
         return Patches(tokens, scale, *(t.to(device) for t in self._stats[:2]))
 
     def _rows(self, rows):
