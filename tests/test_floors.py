@@ -8,10 +8,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: "__init__ errors config console settings kernels",
-    1: "world captions batch store",
-    2: "images vision text runs tiny",
+    1: "world captions batch store ranks",
+    2: "images vision text runs tiny crew",
     3: "bank objective protocols score drawing",
-    4: "segment loader",
+    4: "segment loader looking forecast",
     5: "extract evaluate report",
     6: "training",
     7: "train demo",

@@ -119,6 +119,29 @@ def remove_file(path):
             sync_folder(path.parent)
 
 
+@contextmanager
+def locked(folder, name):
+    """Refuses a second writer of `folder` on this machine while it lasts; ends with the process, however it ends."""
+    handle = None
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise UserError(
+            f"{name}: another process is writing this store. Wait for it or stop it, then run the same command again."
+        ) from None
+    except (ImportError, OSError):  # Windows, and file systems without locks; files are whole or absent there too
+        pass
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
 def sweep(folder):
     """Remove what killed writers left below `folder`: temporary files and folders whose process is gone."""
     own = re.compile(rf"\.{re.escape(socket.gethostname())}-(\d+)\.tmp$")
