@@ -1,8 +1,8 @@
 """The frozen vision transformer: images -> patch vectors and global vectors.
 
 `--model tiny` is the small backbone shipped with the package; any other name is a timm ViT.  Patches are those after
-the last block and the model's own final norm (where it has one), class and register tokens dropped, then L2-normalised.  Global vectors
-are the class token, where there is one, and the mean of the patches; they are not normalised.
+the last block and the model's own final norm, where it has one, class and register tokens dropped, then L2-normalised.
+Global vectors are the class token, where there is one, and the mean of the patches; they are not normalised.
 
 Sizes: S pixels a side, N = (S / patch)^2 patches, D channels, G kinds of global vectors.
 """
@@ -86,8 +86,7 @@ def thinned(image):
     long, short = max(image.size), min(image.size)
     if long <= LONGEST * short:
         return image
-    # an even number of short sides is left out on both ends, so that what remains is resized to the same pixels
-    cut = (long // short - LONGEST) // 2 * short
+    cut = (long // short - LONGEST) // 2 * short  # whole squares: the pixels of the rest are sampled at the same places
     return image.crop((cut, 0, long - cut, short) if image.width == long else (0, cut, short, long - cut))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastzss.errors import UserError
 from fastzss.store.rows import CURE, Rows, crc32c, read_at
-from fastzss.store.zarrs import LITTLE, Zarr, index, read_index, shard_name, write_entry
+from fastzss.store.zarrs import LITTLE, Zarr, index, marked, read_index, shard_name, write_entry
 
 LEVEL = 9
 
@@ -30,26 +30,36 @@ class Archive(Zarr):
     def open(self, folder, plan, shard, name, files):
         shape, dtype, (_, *row) = plan.arrays[name]
         path, rows = shard_name(name, shard, len(shape)), plan.rows(shard)
-        offsets, sizes = places(folder / path, files[path]["mark"], plan)
-        return PackedRows(folder / path, rows.start, row, dtype, offsets[: len(rows)], sizes[: len(rows)])
+        offsets, sizes = places(folder / path, files[path]["mark"], len(rows), plan)
+        return PackedRows(folder / path, rows.start, row, dtype, offsets, sizes)
 
     def index_damages(self, folder, plan, shard, files):
         for file in self.names(plan, shard):
             try:
-                places(folder / file, files[file]["mark"], plan)
+                places(folder / file, files[file]["mark"], len(plan.rows(shard)), plan)
             except UserError:
                 yield file, "its index is damaged, or it is a shard of another store."
 
 
-def places(path, mark, plan):
-    """Where each row begins, and its packed size: the index of a shard, which must be the one that was promised."""
+def places(path, mark, rows, plan):
+    """Where each row begins, and its packed size.  The index and the checksums of some rows, which zstd puts at their
+    ends, must be those that were promised."""
     try:
         data = read_index(path, plan.shard_images)
     except OSError as problem:
         raise UserError(f"{path}: cannot be read: {problem.strerror}. {CURE}") from problem
+    problem = UserError(f"{path}: its index is damaged, or it is a shard of another store. {CURE}")
+    if crc32c(data[:-4]) != int.from_bytes(data[-4:], "little"):
+        raise problem
+    offsets, sizes = np.frombuffer(data[:-4], "<i8").reshape(-1, 2).T
+    ends = np.where(sizes < 0, 0, offsets + sizes)  # -1 where there is no row
+    with open(path, "rb") as file:
+        for row in marked(rows):
+            file.seek(max(0, int(ends[row]) - 4))
+            data += file.read(4)
     if crc32c(data) != mark:
-        raise UserError(f"{path}: its index is damaged, or it is a shard of another store. {CURE}")
-    return np.frombuffer(data[:-4], "<i8").reshape(-1, 2).T
+        raise problem
+    return offsets[:rows], sizes[:rows]
 
 
 class PackedRows(Rows):
@@ -92,5 +102,6 @@ class ArchiveRoom:
             tail = index(np.cumsum(sizes) - sizes, sizes, self.plan.shard_images)
             path = shard_name(name, shard, len(shape))
             entry = write_entry(folder / path, b"".join([*packed, tail.tobytes()]))
-            files[path] = entry | {"mark": crc32c(tail.tobytes())}
+            ends = b"".join(packed[row][-4:] for row in marked(count))
+            files[path] = entry | {"mark": crc32c(tail.tobytes() + ends)}
         return files

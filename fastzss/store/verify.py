@@ -79,30 +79,31 @@ def _features(path, level):
                 raise
             yield Damage("features/manifest.json", _without(problem, folder / "manifest.json"))
 
-    stats = None
+    seen, stats = {"manifest.json"}, None
     if plan.dtype == "int8":
-        stats = yield from _stats(folder, plan, finished)
-    seen = {"manifest.json"}
+        stats = yield from _stats(folder, plan, finished, seen)
     for shard in range(plan.shards):
         seen.add(commit_name(shard))
         if finished or (folder / commit_name(shard)).exists():
             files = yield from _shard(folder, plan, shard, stats, promised, level)
             seen.update(files)
     for name, entry in sorted((promised or {}).items()):
-        if name not in seen and name not in stats_names().values() and name != "commit/stats.json":
+        if name not in seen:
             what = _file_damage(folder / name, entry, level >= 2)
             if what:
                 yield Damage(f"features/{name}", what)
 
 
-def _stats(folder, plan, finished):
-    """Damages of the statistics; returns what their record promises."""
+def _stats(folder, plan, finished, seen):
+    """Damages of the statistics; returns what their record promises.  Files that are reported are `seen`."""
     record = folder / "commit" / "stats.json"
     try:
         found = read_stats(folder, plan)
     except UserError as problem:
         broken = next((n for n in stats_names().values() if str(problem).startswith(f"{folder / n}:")), None)
-        yield Damage(f"features/{broken or 'commit/stats.json'}", _without(problem, folder / (broken or record)))
+        broken = broken or "commit/stats.json"
+        seen.add(broken)
+        yield Damage(f"features/{broken}", _without(problem, folder / broken))
         try:
             return read_json(record)["files"]  # a shard may be right all the same
         except UserError:
@@ -110,6 +111,7 @@ def _stats(folder, plan, finished):
     if found is None and (finished or any((folder / "commit").glob("0*.json"))):
         missing = next((n for n in stats_names().values() if not (folder / n).is_file()), "commit/stats.json")
         there = record.is_file() and missing == "commit/stats.json"
+        seen.add(missing)
         yield Damage(f"features/{missing}", "is of another plan" if there else "is missing")
     return found and found.files
 
