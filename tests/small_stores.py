@@ -4,6 +4,7 @@ Test files load it with `runpy.run_path`: pytest imports them one by one, and th
 """
 
 from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,7 @@ def features(plan=PLAN, seed=0):
     return patches, torch.randn(n, len(plan.globals), D, generator=generator), valid
 
 
+@mock.patch("os.fsync", lambda handle: None)  # no test cuts the power
 def write_store(path, plan=PLAN, form="zarr", until=None, seed=0, texts=True):
     """Write or continue a store."""
     patches, globals, valid = features(plan, seed)
