@@ -9,7 +9,7 @@ import numpy as np
 
 from fastzss.errors import UserError
 from fastzss.store.rows import CURE, Rows, crc32c, read_at
-from fastzss.store.zarrs import LITTLE, Zarr, index, marked, read_index, shard_name, write_entry
+from fastzss.store.zarrs import LITTLE, Zarr, index, marked, read_index, shard_name
 
 LEVEL = 9
 
@@ -94,14 +94,12 @@ class ArchiveRoom:
         widths = {name: dtype.itemsize * int(np.prod(chunk)) for name, (_, dtype, chunk) in plan.arrays.items()}
         self.views = {name: np.empty((plan.shard_images, width), np.uint8) for name, width in widths.items()}
 
-    def write(self, folder, shard):
+    def contents(self, shard):
         count, files = len(self.plan.rows(shard)), {}
-        for name, (shape, _, _) in self.plan.arrays.items():
+        for name, path in zip(self.views, Archive().names(self.plan, shard), strict=True):
             packed = [self._zstd.encode(row) for row in self.views[name][:count]]
             sizes = np.array([len(row) for row in packed])
-            tail = index(np.cumsum(sizes) - sizes, sizes, self.plan.shard_images)
-            path = shard_name(name, shard, len(shape))
-            entry = write_entry(folder / path, b"".join([*packed, tail.tobytes()]))
-            ends = b"".join(packed[row][-4:] for row in marked(count))
-            files[path] = entry | {"mark": crc32c(tail.tobytes() + ends)}
+            tail = index(np.cumsum(sizes) - sizes, sizes, self.plan.shard_images).tobytes()
+            mark = crc32c(tail + b"".join(packed[row][-4:] for row in marked(count)))
+            files[path] = b"".join([*packed, tail]), mark
         return files

@@ -17,7 +17,7 @@ import torch
 from fastzss.errors import UserError
 from fastzss.kernels import quantise
 from fastzss.store.commits import begun, choose_form, commit_name, read_commits, read_stats, stats_names
-from fastzss.store.files import make_folder, remove_file, sweep, write_file, write_json
+from fastzss.store.files import entry, make_folder, remove_file, sweep, write_file, write_files, write_json
 from fastzss.store.layers import file_entry, manifest_record, plan_record, read_feature_plan
 from fastzss.store.plan import differences
 from fastzss.store.zarrs import write_chunk
@@ -231,7 +231,11 @@ class ShardWriter:
         remove_file(folder / "manifest.json")
         remove_file(folder / commit_name(self.shard))
         valid = int(self.room.views["valid"][: len(self.rows)].sum())
-        files = self.room.write(folder, self.shard)
+        contents = self.room.contents(self.shard)
+        write_files({folder / path: data for path, (data, _) in contents.items()})
+        files = {
+            path: entry(data) | ({} if mark is None else {"mark": mark}) for path, (data, mark) in contents.items()
+        }
         write_json(folder / commit_name(self.shard), {
             "shard": self.shard,
             "rows": [self.rows.start, self.rows.stop],

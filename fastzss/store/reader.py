@@ -28,6 +28,7 @@ from fastzss.store.texts import read_captions, read_concepts
 from fastzss.store.verify import verify
 
 OPEN_FILES = 256  # shards whose files stay open
+KEPT_BYTES = 2**28  # of scales that stay in memory: those of 500,000 images of 256 patches
 
 
 class PatchStore:
@@ -85,8 +86,10 @@ class PatchStore:
         if len(out.tokens) != len(rows):
             raise ValueError(f"take: out has room for {len(out.tokens)} images, {len(rows)} rows are asked for")
         self._read_rows("tokens", rows, out.tokens.numpy(), check)
-        if out.scale is not None:
+        if out.scale is not None and self._scales is None:
             self._read_rows("scale", rows, out.scale.numpy(), check)
+        elif out.scale is not None:
+            torch.index_select(self._scales, 0, torch.from_numpy(rows), out=out.scale)
         return out if device is None else out.to(device)
 
     def read_ahead(self, batches, device=None):
@@ -158,13 +161,17 @@ class PatchStore:
 
     def room(self, images, device="cpu", pinned=False):
         """Patches of so many images with nothing in them yet, to be given to `take`; `pinned`: page-locked."""
-        N, D = self.plan.patches, self.plan.channels
-        kind = {"device": device, "pin_memory": pinned}
+
+        def empty(name):
+            _, dtype, (_, *row) = self.plan.arrays[name]
+            if torch.device(device).type == "cpu" and not pinned:
+                return torch.from_numpy(np.empty((images, *row), dtype))  # numpy asks for large pages, torch does not
+            kind = torch.int8 if dtype == np.int8 else torch.float16
+            return torch.empty(images, *row, dtype=kind, device=device, pin_memory=pinned)
+
         if self.plan.dtype == "float16":
-            return Patches(torch.empty(images, N, D, dtype=torch.float16, **kind))
-        tokens = torch.empty(images, N, D, dtype=torch.int8, **kind)
-        scale = torch.empty(images, N, dtype=torch.float16, **kind)
-        return Patches(tokens, scale, *(t.to(device) for t in self._stats[:2]))
+            return Patches(empty("tokens"))
+        return Patches(empty("tokens"), empty("scale"), *(t.to(device) for t in self._stats[:2]))
 
     def fill(self, out):
         """Read all rows into Patches with room for them, on any device."""
@@ -179,6 +186,15 @@ class PatchStore:
         out = np.empty((len(rows), *rows.shape), rows.dtype)
         rows.read_into(out)
         return out
+
+    @cached_property
+    def _scales(self):
+        """The scales of all patches, which are few beside the patches; None where they are too many to be kept."""
+        if 2 * self.plan.images * self.plan.patches > KEPT_BYTES:
+            return None
+        scales = torch.empty(self.plan.images, self.plan.patches, dtype=torch.float16)
+        self._read_all("scale", scales)
+        return scales
 
     def _rows(self, rows):
         rows = np.asarray(rows.cpu() if isinstance(rows, torch.Tensor) else rows, dtype=np.int64)

@@ -12,25 +12,25 @@ import numpy as np
 from fastzss.errors import UserError
 
 CURE = "`fastzss-cache verify STORE --repair` drops what is broken, and the same extract command writes it again."
-NARROW = 8192  # bytes from row to row below which a file is read as a whole, not row by row
+CACHED = 2**20  # bytes that are read, checked and put into their places at a time
 
 
-def crc32c(row):
-    """The checksum of bytes or of a contiguous uint8 array."""
-    return google_crc32c.value(row)
+crc32c = google_crc32c.value  # of bytes, or of a contiguous uint8 array
 
 
-def read_at(file, buffers, offset):
-    """Fill buffers one after the other from a place in a file; returns how many bytes there were."""
-    if hasattr(os, "preadv"):
-        return os.preadv(file, buffers, offset)
-    os.lseek(file, offset, os.SEEK_SET)  # systems without it: one thread at a time
+def _read_at(file, buffers, offset):
+    """os.preadv where the system has none: one thread at a time."""
+    os.lseek(file, offset, os.SEEK_SET)
     found = 0
     for buffer in buffers:
         data = os.read(file, len(buffer))
-        buffer[: len(data)] = np.frombuffer(data, np.uint8) if isinstance(buffer, np.ndarray) else data
+        memoryview(buffer)[: len(data)] = data
         found += len(data)
     return found
+
+
+# Fill buffers one after the other from a place in a file; returns how many bytes there were.
+read_at = getattr(os, "preadv", _read_at)
 
 
 class Rows:
@@ -74,34 +74,34 @@ class Rows:
 
     def read_rows(self, rows, out, at, check=True):
         """Read row rows[i] of the file into out[at[i]]; `out` is contiguous, [*, *shape] of the rows' dtype."""
-        target, file, width, crcs = self._target(out), self.file, self.width, self.crcs
-        behind = bytearray(4)
-        expected = width + (4 if crcs is None else 0)
-        for row, place, offset in zip(rows.tolist(), at.tolist(), self.offsets[rows].tolist(), strict=True):
+        target, file, width, inline = self._target(out), self.file, self.width, self.crcs is None
+        promised = bytearray(4)  # what lies behind a row
+        buffers, expected = ([promised], width + 4) if inline else ([], width)
+        crcs = [0] * len(rows) if inline else self.crcs[rows].tolist()
+        for row, place, offset, crc in zip(rows.tolist(), at.tolist(), self.offsets[rows].tolist(), crcs, strict=True):
             into = target[place]
-            if read_at(file, [into, behind] if crcs is None else [into], offset) != expected:
+            if read_at(file, [into, *buffers], offset) != expected:
                 raise UserError(f"{self.path}: ends before image row {self.first + row}. {CURE}")
-            if check:
-                promised = int.from_bytes(behind, "little") if crcs is None else int(crcs[row])
-                if crc32c(into) != promised:
-                    raise UserError(f"{self.path}: {self._damage(row, crc32c(into), promised)} {CURE}")
+            if check and crc32c(into) != (int.from_bytes(promised, "little") if inline else crc):
+                raise self._damage(row, into, int.from_bytes(promised, "little") if inline else crc)
 
     def read_into(self, out, check=True):
-        """Read all rows into `out`, [rows, *shape]."""
-        stride = int(self.offsets[1]) if len(self) > 1 else self.width + 4
-        everything = np.arange(len(self))
-        if self.crcs is not None or stride >= NARROW:
-            return self.read_rows(everything, out, everything, check)
-        body = np.empty(len(self) * stride, np.uint8)
-        if (found := read_at(self.file, [body], 0)) != len(body):
-            raise UserError(f"{self.path}: holds {found} bytes of rows, expected {len(body)}. {CURE}")
-        body = body.reshape(len(self), stride)
-        self._target(out)[: len(self)] = body[:, : self.width]
-        if check:
-            for row in everything.tolist():
-                promised = int.from_bytes(body[row, self.width :], "little")
-                if (found := crc32c(body[row, : self.width])) != promised:
-                    raise UserError(f"{self.path}: {self._damage(row, found, promised)} {CURE}")
+        """Read all rows into `out`, [rows, *shape]: as many at a time as stay in the processor's cache."""
+        target, count, inline = self._target(out), len(self), self.crcs is None
+        stride = int(self.offsets[1] - self.offsets[0]) if count > 1 else self.width + 4
+        body = np.empty((max(1, CACHED // stride), stride), np.uint8)
+        for begin in range(0, count, len(body)):
+            rows = range(begin, min(begin + len(body), count))
+            part = body[: len(rows)]
+            found = read_at(self.file, [part.reshape(-1)], int(self.offsets[begin]))
+            if found < (len(rows) - 1) * stride + self.width + 4 * inline:
+                raise UserError(f"{self.path}: ends before image row {self.first + rows[-1]}. {CURE}")
+            if check:
+                crcs = part[:, self.width :].copy().view("<u4")[:, 0] if inline else self.crcs[begin : rows.stop]
+                for row, data, crc in zip(rows, part[:, : self.width], crcs.tolist(), strict=True):
+                    if crc32c(data) != crc:
+                        raise self._damage(row, data, crc)
+            target[begin : rows.stop] = part[:, : self.width]
 
     def damaged(self):
         """(row, sentence) for every row that is not what its checksum says."""
@@ -112,10 +112,10 @@ class Rows:
             except UserError as problem:
                 yield row, str(problem).removesuffix(f" {CURE}").removeprefix(f"{self.path}: ")
 
-    def _damage(self, row, found, promised):
-        return (
-            f"image row {self.first + row} (row {row} of the shard) is damaged: "
-            f"its crc32c is {found:08x}, expected {promised:08x}."
+    def _damage(self, row, data, promised):
+        return UserError(
+            f"{self.path}: image row {self.first + row} (row {row} of the shard) is damaged: "
+            f"its crc32c is {crc32c(data):08x}, expected {promised:08x}. {CURE}"
         )
 
     def _target(self, out):

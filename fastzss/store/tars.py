@@ -16,7 +16,7 @@ import numpy as np
 from fastzss.errors import UserError
 from fastzss.store.files import hash_bytes
 from fastzss.store.rows import CURE, Rows, crc32c
-from fastzss.store.zarrs import stats_metadata, write_entry
+from fastzss.store.zarrs import stats_metadata
 
 BLOCK = tarfile.BLOCKSIZE
 
@@ -95,8 +95,8 @@ class TarRoom:
         for name, at in self.layout.at.items():
             self.views[name] = samples[:, at : at + self.layout.npy[name][1]]
 
-    def write(self, folder, shard):
-        """Write tar and index; returns {path: size and hash}."""
+    def contents(self, shard):
+        """{path: (bytes, None)} of tar and index; the bytes are those of this memory."""
         rows, layout, arrays = self.plan.rows(shard), self.layout, self.plan.arrays
         table = np.empty((len(rows), len(arrays), 3), "<u8")
         for place, row in enumerate(rows):
@@ -110,8 +110,7 @@ class TarRoom:
         index = io.BytesIO()
         np.save(index, table)
         paths = Tars().names(self.plan, shard)
-        contents = self._data[:end], index.getvalue()
-        return {path: write_entry(folder / path, data) for path, data in zip(paths, contents, strict=True)}
+        return dict(zip(paths, ((self._data[:end], None), (index.getvalue(), None)), strict=True))
 
 
 def member(row, name):

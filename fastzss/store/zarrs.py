@@ -16,7 +16,7 @@ import json
 import numpy as np
 
 from fastzss.errors import UserError
-from fastzss.store.files import hash_bytes, write_file
+from fastzss.store.files import entry, write_file
 from fastzss.store.rows import CURE, Rows, crc32c
 
 LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
@@ -82,11 +82,10 @@ class ZarrRoom:
             self.files[name] = FileRoom(plan.shard_images, dtype.itemsize * int(np.prod(chunk)))
         self.views = {name: file.rows for name, file in self.files.items()}
 
-    def write(self, folder, shard):
-        """Write the shard's files; returns {path: size, hash and mark}."""
-        paths = Zarr().names(self.plan, shard)
-        count = len(self.plan.rows(shard))
-        return {path: file.write(folder / path, count) for path, file in zip(paths, self.files.values(), strict=True)}
+    def contents(self, shard):
+        """{path: (bytes, mark)} of the shard's files; the bytes are those of this memory."""
+        paths, count = Zarr().names(self.plan, shard), len(self.plan.rows(shard))
+        return {path: file.contents(count) for path, file in zip(paths, self.files.values(), strict=True)}
 
 
 class FileRoom:
@@ -100,14 +99,14 @@ class FileRoom:
     def _body(self, count):
         return self.data[: count * self.stride].reshape(count, self.stride)
 
-    def write(self, path, count):
-        """Add checksums and index to the first rows, and write the file; returns its size, hash and mark."""
+    def contents(self, count):
+        """(bytes, mark) of the file that holds the first rows, their checksums and the index."""
         crcs = np.array([crc32c(row) for row in self.rows[:count]], "<u4")
         self._body(count)[:, -4:] = crcs.view(np.uint8).reshape(count, 4)
         tail = index(np.arange(count) * self.stride, self.stride, self.capacity)
         end = count * self.stride + len(tail)
         self.data[count * self.stride : end] = tail
-        return write_entry(path, self.data[:end]) | {"mark": crc32c(crcs[marked(count)].tobytes())}
+        return self.data[:end], crc32c(crcs[marked(count)].tobytes())
 
 
 def marked(count):
@@ -135,12 +134,6 @@ def with_crc(array):
     return np.concatenate([data, np.array([crc32c(data)], "<u4").view(np.uint8)])
 
 
-def write_entry(path, data):
-    """Write a file; returns its size and hash as a commit record holds them."""
-    write_file(path, data)
-    return {"bytes": len(data), "xxh3_128": hash_bytes(data)}
-
-
 def shard_name(array, shard, dimensions):
     """Path of a shard below the folder of the layer, as zarr spells it."""
     return "/".join([array, "c", str(shard)] + ["0"] * (dimensions - 1))
@@ -159,7 +152,9 @@ def stats_metadata(plan):
 
 def write_chunk(path, array):
     """Write an array that is one chunk; returns its size and hash."""
-    return write_entry(path, with_crc(array))
+    data = with_crc(array)
+    write_file(path, data)
+    return entry(data)
 
 
 def read_chunk(path, shape, dtype):
