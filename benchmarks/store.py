@@ -102,8 +102,8 @@ def reading(folder, images, trials):
     whole.tokens.numpy().tofile(raw)
     assert all(torch.equal(a, b) for a, b in zip(whole, stores["webdataset"].load(), strict=True))
     file, image = os.open(raw, os.O_RDONLY), N * D
-    batch, room = np.zeros((BATCH, image), np.uint8), stores["zarr"].room(BATCH)
-    everything = np.zeros((images, image), np.uint8)
+    room = stores["zarr"].room(BATCH)
+    batch, everything = (p.tokens.numpy().reshape(-1, image).view(np.uint8) for p in (room, whole))  # the same memory
     random, rows = np.random.default_rng(0), np.zeros(BATCH, np.int64)
 
     def draw():
@@ -126,7 +126,7 @@ def reading(folder, images, trials):
         fill = lambda store=store: store.fill(whole)  # noqa: E731
         yield ratio(f"all images, {form}, every crc checked / preadv", 0.6, pread_all, fill, trials, images * image)
 
-    tokens, few, small = zarr.open_group(folder / "zarr" / "features", mode="r")["tokens"], 64, None
+    tokens, few = zarr.open_group(folder / "zarr" / "features", mode="r")["tokens"], 64
     small = stores["zarr"].room(few)
 
     def zarr_loop():
