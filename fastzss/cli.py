@@ -22,7 +22,8 @@ def main(argv=None):
 
 def answer(program, argv):
     args = program.parser.parse_args(argv)
-    say(args.work(args), args.json)
+    if (result := args.work(args)) is not None:  # of several processes one has something to say
+        say(result, args.json)
 
 
 def cache_commands():
@@ -50,8 +51,25 @@ def cache_commands():
         "--processes", type=int, help="of a spaCy parser; by default one, for 100,000 captions one a core"
     )
 
-    info = program.add("info", "Say what a store holds.", run_info)
+    info = program.add("info", "Say what a store holds, and how far it is.", run_info)
     info.add_argument("store", type=Path)
+
+    verify = program.add("verify", "Look for damage in a store; exit code 1 where there is some.", run_verify)
+    verify.add_argument("store", type=Path)
+    verify.add_argument("--level", type=int, default=2, choices=(0, 1, 2, 3), help="0: records and sizes, 1: indices, "
+                        "2: hashes of all files, 3: checksums of all images (default: %(default)s)")  # fmt: skip
+    repair = "drop what is broken; the same extract command then writes exactly that again"
+    verify.add_argument("--repair", action="store_true", help=repair)
+
+    convert = program.add("convert", "Write a store in another form: the same features, byte for byte.", run_convert)
+    convert.add_argument("store", type=Path)
+    convert.add_argument("out", type=Path, metavar="OUT", help="folder of the new store")
+    convert.add_argument("--format", metavar="X", help="zarr or webdataset; by default that of the store")
+    convert.add_argument("--codec", metavar="X", help="none, or zstd: smaller, for keeping (default: none)")
+
+    merge = program.add("merge", "Join stores that hold parts of one plan, without rewriting them.", run_merge)
+    merge.add_argument("parts", nargs="+", type=Path, metavar="PART")
+    merge.add_argument("out", type=Path, metavar="OUT", help="folder of the joined store")
     return program
 
 
@@ -89,6 +107,36 @@ def run_info(args):
     from fastzss.store import store_info
 
     return store_info(args.store)
+
+
+def run_verify(args):
+    from fastzss.store import repair, store_info, verify
+
+    damages = verify(args.store, args.level)
+    result = {"path": str(args.store), "level": args.level, "damages": [str(damage) for damage in damages]}
+    if damages and args.repair:
+        result["dropped"] = repair(args.store, damages)
+    elif damages:
+        say(result, args.json)
+        raise UserError(
+            f"{args.store}: {len(damages)} damages. `fastzss-cache verify {args.store} --level {args.level} --repair` "
+            f"drops what is broken; the same extract command then writes it again."
+        )
+    else:
+        result |= {key: store_info(args.store)[key] for key in ("finished", "shards", "shards_written", "bytes")}
+    return result
+
+
+def run_convert(args):
+    from fastzss.store import convert
+
+    return convert(args.store, args.out, args.format, args.codec)
+
+
+def run_merge(args):
+    from fastzss.store import merge
+
+    return merge(args.parts, args.out)
 
 
 def run_demo(args):

@@ -1,46 +1,78 @@
 """Extraction: images -> vision -> store, then captions -> mentions; each image is looked at once.
 
-The plan comes first; shards are computed one after the other and committed when they are whole, so the same command
-continues where an interrupted one stopped.  A finished store has features, captions, a concept bank and its mentions,
-and can be trained on at once.
+The plan comes first; shards are computed one after the other, by any number of processes, and committed when they are
+whole, so the same command continues where an interrupted one stopped.  A finished store has features, captions, a
+concept bank and its mentions, and can be trained on at once.
 """
 
 import logging
-import shutil
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
-import torch
 from tqdm import tqdm
 
+from fastzss.bank import Bank
 from fastzss.bank.concepts import add_concepts
 from fastzss.bank.folder import load_bank
 from fastzss.captions import Tokenizer, choose_parser
+from fastzss.crew import Crew
 from fastzss.errors import UserError
-from fastzss.images import ImageUnreadable, open_source, source_record
+from fastzss.forecast import forecast
+from fastzss.images import open_source, source_record
+from fastzss.looking import Eye, set_statistics, write_shards
 from fastzss.store import (
     FeaturePlan,
     FeatureWriter,
     PatchStore,
     list_concepts,
+    store_info,
     write_captions,
 )
-from fastzss.store.files import read_json, write_json
-from fastzss.vision import load_vision
+from fastzss.store.commits import choose_form, read_stats
+from fastzss.store.files import locked, read_json, write_json
+from fastzss.store.info import read_store_plan
+from fastzss.vision import Vision, load_vision
 
 log = logging.getLogger("fastzss")
 
-STATISTICS_IMAGES = 2000  # the first images of the permuted order give the quantiser's mean and std
-REMEMBERED_BYTES = 2**29  # features of the statistics pass that are kept and not computed again
+SAME = ("model", "weights", "layer", "norm")  # what two backbones share whose features have the same statistics
+
+
+class Job(NamedTuple):
+    """All that is known before the first image is looked at."""
+
+    source: object
+    vision: Vision
+    plan: FeaturePlan
+    bank: Bank | None
+    parser: tuple | None
 
 
 def extract(config, dry_run=False):
-    """Make or continue a store; returns what there is to say about it."""
+    """Make or continue a store; returns what there is to say about it, in the first process."""
+    crew = Crew(config.device)
+    with crew.one_voice():
+        job = prepare(config, crew)
+    if dry_run:
+        return crew.led(lambda: forecast(job.plan, config.store, job.source, job.vision, config.batch))
+    with ExitStack() as until_done:
+        writer = crew.led(lambda: begin(config, job, until_done).shared)
+        writer = FeatureWriter.beside(writer)
+        look(writer, Eye(job.source, job.vision, job.plan, config.batch), config.part, crew)
+        if not crew.first:
+            return None
+        return finish(config, job, writer)
+
+
+def prepare(config, crew):
+    """The Job of a config; what is wrong with it is said here, before the work."""
     source = open_source(config.source)
-    parser = choose_parser(config.parser)  # a wrong one fails before the work
     bank = load_bank(config.bank) if config.bank not in ("captions", "none") else None
-    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    vision = load_vision(config.model or source.model, config.weights, config.random_weights, config.size, device)
+    parser = None
+    if crew.first and (config.bank != "none" or config.parser.partition(":")[0] not in ("auto", "spacy")):
+        parser = choose_parser(config.parser)
+    vision = load_vision(config.model or source.model, config.weights, config.random_weights, config.size, crew.device)
     plan = FeaturePlan(
         images=len(source.ids),
         patches=vision.grid[0] * vision.grid[1],
@@ -52,101 +84,71 @@ def extract(config, dry_run=False):
         source=source_record(source),
         order_seed=config.seed,
     )
-    if dry_run:
-        return forecast(plan, config.store)
+    return Job(source, vision, plan, bank, parser)
 
-    writer = FeatureWriter(config.store, plan)
-    write_json(config.store / "origin.json", {"weights": vision.origin, "source": source.spec})
-    todo = writer.todo()
-    if len(todo) < plan.shards:
-        log.info("%s: %d of %d shards are there already", config.store, plan.shards - len(todo), plan.shards)
+
+def begin(config, job, until_done):
+    """The FeatureWriter of a store, new or continued, and nobody else's until all is done."""
+    stats = other_stats(config.stats_from, job.plan) if config.stats_from else None
+    writer = FeatureWriter(config.store, job.plan, choose_form(config.format) if config.format else None)
+    until_done.enter_context(locked(writer.folder, config.store))
+    if stats:
+        writer.set_stats(*stats[:2])
+    write_json(config.store / "origin.json", {"weights": job.vision.origin, "source": job.source.spec})
+    return writer
+
+
+def other_stats(path, plan):
+    """The statistics of another store, whose features must be of the same kind."""
+    other = read_store_plan(path)
+    different = [key for key in SAME if other.vision.get(key) != plan.vision.get(key)]
+    if different:
+        raise UserError(
+            f"--stats-from {path}: its features were made otherwise: {different[0]} is "
+            f"{other.vision.get(different[0])!r}, now {plan.vision.get(different[0])!r}. "
+            f"Give a store of the same backbone, or leave the flag out."
+        )
+    stats = read_stats(Path(path) / "features", other)
+    if stats is None:
+        raise UserError(f"--stats-from {path}: it has no statistics ({other.dtype}); expected a store of dtype int8")
+    return stats
+
+
+def look(writer, eye, part, crew):
+    """Compute and write all shards that are missing, or those of a part."""
+    plan, remembered = writer.plan, {}
+    if plan.dtype == "int8" and writer.stats is None:
+        remembered = set_statistics(writer, eye, crew)
+    todo = crew.led(writer.todo)
+    if len(todo) < plan.shards and crew.first:
+        log.info("%s: %d of %d shards are there already", writer.store, plan.shards - len(todo), plan.shards)
+    if part:
+        number, parts = (int(word) for word in part.split("/"))
+        todo = [shard for shard in todo if shard % parts == number - 1]
     if todo:
-        write_shards(writer, Eye(source, vision, plan, config.batch), todo)
-    if not (config.store / "features" / "manifest.json").exists():
-        writer.finish()
+        seconds, waited = write_shards(writer, eye, todo, crew, remembered)
+        log.debug("%.1f s of %.1f s were waited for the disk", waited, seconds)
+    crew.wait()
 
+
+def finish(config, job, writer):
+    """What comes after the last shard: the manifest, captions, concepts."""
+    if not (config.store / "features" / "manifest.json").exists():
+        if config.part and writer.todo():
+            log.info("%s: part %s is done; `fastzss-cache merge` joins the parts", config.store, config.part)
+            return store_info(config.store)
+        writer.finish()
     store = PatchStore(config.store)
     if not bool(store.valid().any()):
-        raise UserError(f"{config.source}: none of its {plan.images} images can be read; the log above names them")
+        raise UserError(f"{config.source}: none of its {job.plan.images} images can be read; the log above names them")
     if not (config.store / "captions" / "manifest.json").exists():
-        add_captions(store, source)
+        add_captions(store, job.source)
     if config.bank != "none" and (config.store / "captions").exists():
         banks = list_concepts(config.store)
+        bank = job.bank
         if not any(b["identity"] == bank.identity if bank else b["origin"] == "captions" for b in banks):
-            add_concepts(config.store, bank, parser, config.match)
+            add_concepts(config.store, bank, job.parser, config.match)
     return store.info()
-
-
-class Eye:
-    """Features of whole shards, computed in always the same batches."""
-
-    def __init__(self, source, vision, plan, batch):
-        self.source, self.vision, self.plan, self.batch = source, vision, plan, batch
-        self.order = plan.order()
-
-    def shard(self, shard, bar):
-        """(patches [S, N, D], globals [S, G, D], valid [S]) of a shard's rows."""
-        parts = []
-        rows = self.plan.rows(shard)
-        pool = ThreadPoolExecutor(2)
-        try:
-            loads = pool.map(self._pixels, (int(self.order[row]) for row in rows))
-            for start in range(0, len(rows), self.batch):
-                pixels = [next(loads) for _ in range(min(self.batch, len(rows) - start))]
-                valid = torch.tensor([p is not None for p in pixels], dtype=torch.uint8)
-                blank = torch.zeros(3, self.vision.size, self.vision.size, dtype=torch.uint8)
-                patches, globals = self.vision(torch.stack([blank if p is None else p for p in pixels]))
-                parts.append((patches.cpu(), globals.cpu(), valid))
-                bar.update(len(pixels))
-        finally:
-            pool.shutdown(cancel_futures=True)  # an interruption does not wait for the rest of the shard
-        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
-
-    def _pixels(self, index):
-        try:
-            return self.vision.pixels(self.source.image(index))
-        except ImageUnreadable as problem:
-            log.warning("%s; its row stays empty", problem)
-            return None
-
-
-def write_shards(writer, eye, todo):
-    """Compute and write the shards that are missing, the quantiser's statistics before them."""
-    plan = writer.plan
-    remembered = {}
-    with tqdm(total=sum(len(plan.rows(s)) for s in todo), unit="img", desc="features", disable=None) as bar:
-        if plan.dtype == "int8" and writer.stats is None:
-            remembered = set_statistics(writer, eye, bar)
-        for shard in todo:
-            patches, globals, valid = remembered.pop(shard, None) or eye.shard(shard, bar)
-            writer.write(shard, patches, globals, valid)
-
-
-def set_statistics(writer, eye, bar):
-    """Fix mean and std of the channels from the first shards; returns the features of those that fit in memory."""
-    plan, remembered = writer.plan, {}
-    count, total, squares = 0, torch.zeros(plan.channels).double(), torch.zeros(plan.channels).double()
-    room = REMEMBERED_BYTES // (plan.patches * plan.channels * 4)
-    for shard in range(plan.shards):
-        rows = plan.rows(shard)
-        if rows.start >= STATISTICS_IMAGES:
-            break
-        features = eye.shard(shard, bar)
-        for image in features[0][features[2] != 0]:  # in double, one image at a time: no large temporaries
-            image = image.double()
-            count, total, squares = count + len(image), total + image.sum(0), squares + image.square().sum(0)
-        if rows.stop <= room:
-            remembered[shard] = features
-        else:
-            bar.total += len(rows)  # these will be looked at again
-    if count == 0:
-        raise UserError(
-            f"none of the first {rows.stop} images can be read, so there is nothing to store; the log above names them"
-        )
-    mean = total / count
-    std = (squares / count - mean.square()).clamp_min(0).sqrt()
-    writer.set_stats(mean.float(), std.clamp_min(1e-6).float())
-    return remembered
 
 
 def add_captions(store, source):
@@ -173,18 +175,3 @@ def weights_origin(path):
     """Where the weights were when the store was made: "shipped", "random", "hub", or a file."""
     origin = Path(path) / "origin.json"
     return read_json(origin)["weights"] if origin.exists() else "hub"
-
-
-def forecast(plan, path):
-    """What an extraction would write, without running the model."""
-    size = plan.images * plan.bytes_per_image
-    there = next(p for p in [Path(path).absolute(), *Path(path).absolute().parents] if p.exists())
-    return {
-        "identity": plan.identity,
-        "images": plan.images,
-        "shards": plan.shards,
-        "bytes": size,
-        "free": shutil.disk_usage(there).free,
-        "model": plan.vision["model"],
-        "dtype": plan.dtype,
-    }

@@ -7,6 +7,8 @@ A source is a list of image ids; image and captions of one are read when asked f
 """
 
 import hashlib
+import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from PIL import Image, ImageOps
 
 from fastzss import world
 from fastzss.errors import UserError, nearest
+
+log = logging.getLogger("fastzss")
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
 
@@ -34,7 +38,11 @@ def open_source(spec):
             f"{', '.join(SOURCES[k].form for k in SOURCES)}",
             code=2,
         )
-    return SOURCES[kind](spec, rest)
+    source = SOURCES[kind](spec, rest)
+    if len(set(source.ids)) < len(source.ids):
+        twice = next(name for name, count in Counter(source.ids).items() if count > 1)
+        raise UserError(f"{spec}: several images have the id {twice!r}; each needs one of its own")
+    return source
 
 
 @dataclass
@@ -97,6 +105,20 @@ class Folder:
         odd = next((name for name in self.ids if any("\ud800" <= letter <= "\udfff" for letter in name)), None)
         if odd is not None:
             raise UserError(f"{self.spec}: the name of the file {odd!r} is not UTF-8; rename it")
+        self._notice_strays(files)
+
+    def _notice_strays(self, files):
+        """Say what lies there and does not fit; nothing of it is a reason to stop."""
+        stems = Counter(p.with_suffix("") for p in files)
+        texts = {p.with_suffix("") for p in self.root.rglob("*.txt") if p.is_file()}
+        strays = {
+            "captions without an image beside them, which are left out": sorted(texts - stems.keys()),
+            "images without captions": sorted(stems.keys() - texts) if texts else [],
+            "captions that several images of one name share": sorted(p for p in texts if stems[p] > 1),
+        }
+        for what, found in strays.items():
+            if found:
+                log.warning("%s: %d %s, such as %s", self.spec, len(found), what, found[0].relative_to(self.root))
 
     def image(self, index):
         return read_image(self.root / self.ids[index])

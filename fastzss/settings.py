@@ -52,6 +52,9 @@ class ExtractConfig:
     random_weights: bool = option("do not load weights: for trying things out", False)
     size: int | None = option("pixels a side; by default the model's usual one", None)
     dtype: str = option("how patches are stored", "int8", choices=("int8", "float16"))
+    format: str | None = option("zarr or webdataset; by default as the store was begun, else zarr", None)
+    stats_from: Path | None = option("store whose statistics the int8 quantiser takes, instead of its own", None)
+    part: str | None = option("I/N: only every N-th shard, beginning with the I-th; `merge` joins the parts", None)
     bank: str = option("concepts to find in the captions: captions, a file or a bank of names, or none", "captions")
     parser: str = option("how they are found: auto, bank, or spacy:PIPELINE[,tokens=phrase]", "auto")
     match: str = option(
@@ -66,6 +69,12 @@ class ExtractConfig:
             raise ValueError(f"--batch must be positive, got {self.batch}")
         if self.size is not None and self.size < 1:
             raise ValueError(f"--size must be positive, got {self.size}")
+        if self.stats_from is not None and self.dtype != "int8":
+            raise ValueError(f"--stats-from goes with --dtype int8, not with {self.dtype}")
+        if self.part is not None:
+            number, _, parts = self.part.partition("/")
+            if not (number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+                raise ValueError(f"--part is {self.part!r}; expected I/N, as 1/4")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """The frozen vision transformer: images -> patch vectors and global vectors.
 
 `--model tiny` is the small backbone shipped with the package; any other name is a timm ViT.  Patches are those after
-the last block and the model's own final norm, class and register tokens dropped, then L2-normalised.  Global vectors
-are the class token, where there is one, and the mean of the patches; they are not normalised.
+the last block and the model's own final norm, where it has one, class and register tokens dropped, then L2-normalised.
+Global vectors are the class token, where there is one, and the mean of the patches; they are not normalised.
 
 Sizes: S pixels a side, N = (S / patch)^2 patches, D channels, G kinds of global vectors.
 """
@@ -21,6 +21,7 @@ from PIL import Image
 from fastzss import tiny
 from fastzss.errors import UserError, nearest
 
+LONGEST = 16  # short sides: of longer images only the middle is resized
 SIZES = {14: 224, 16: 224, 8: 224}  # default pixels a side by patch size, where the model is not the tiny one
 
 
@@ -36,6 +37,7 @@ class Vision:
         self.channels = model.num_features
         self.grid = tuple(model.patch_embed.grid_size)
         self.prefix = model.num_prefix_tokens
+        self.normed = not isinstance(getattr(model, "norm", None), torch.nn.Identity)  # some models norm what they pool
         self.globals = ("cls", "patch-mean") if getattr(model, "cls_token", None) is not None else ("patch-mean",)
 
     @property
@@ -45,7 +47,7 @@ class Vision:
             "model": self.name,
             "weights": weights_hash(self.model),
             "licence": self.licence,
-            "layer": "last block, final norm, prefix tokens dropped",
+            "layer": f"last block, {'final norm, ' if self.normed else ''}prefix tokens dropped",
             "norm": "l2",
             "size": self.size,
             "preprocess": {
@@ -63,7 +65,7 @@ class Vision:
 
     def pixels(self, image):
         """A PIL image -> uint8 [3, S, S]: short side to S, centre crop, to the pixel as timm's evaluation does it."""
-        image = self.resize(image)
+        image = self.resize(thinned(image))
         left, top = (round((side - self.size) / 2) for side in image.size)
         return as_tensor(image.crop((left, top, left + self.size, top + self.size)))
 
@@ -77,6 +79,15 @@ class Vision:
         patches = tokens[:, self.prefix :]
         kinds = {"cls": tokens[:, 0], "patch-mean": patches.mean(1)}
         return F.normalize(patches, dim=-1), torch.stack([kinds[kind] for kind in self.globals], 1)
+
+
+def thinned(image):
+    """The middle of a very long image, more than is looked at: resized as a whole it would take gigabytes."""
+    long, short = max(image.size), min(image.size)
+    if long <= LONGEST * short:
+        return image
+    cut = (long // short - LONGEST) // 2 * short  # whole squares: the pixels of the rest are sampled at the same places
+    return image.crop((cut, 0, long - cut, short) if image.width == long else (0, cut, short, long - cut))
 
 
 def as_tensor(image):

@@ -9,9 +9,9 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: "__init__ errors config console settings kernels",
     1: "world captions batch store ranks room",
-    2: "images vision text runs tiny index folders",
+    2: "images vision text runs tiny index folders crew",
     3: "objective protocols score drawing readout",
-    4: "segment loader bank memory",
+    4: "segment loader bank memory looking forecast",
     5: "extract evaluate report naming",
     6: "training",
     7: "train demo commands",

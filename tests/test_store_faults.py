@@ -237,7 +237,8 @@ def test_a_flipped_byte_in_a_shard_is_found_when_it_is_read(store, name):
     flip(store / "features" / name, at=0)
     damaged = PatchStore(store)
     with pytest.raises(
-        UserError, match=rf"{name}: image row 4 \(row 0 of the shard\) is damaged.*extract command again"
+        UserError,
+        match=rf"{name}: image row 4 \(row 0 of the shard\) is damaged.*verify STORE --repair.*same extract command",
     ):
         ALL_READ[name](damaged)
     (sentence,) = damaged.verify()
@@ -300,15 +301,18 @@ def test_a_file_of_wrong_size_is_found_at_opening_and_written_again(store, finis
 
 
 def test_a_shard_that_shrinks_under_an_open_store_is_found(store):
-    opened, path = PatchStore(store), store / "features/tokens/c/1/0/0"
+    opened, late, path = PatchStore(store), PatchStore(store), store / "features/tokens/c/1/0/0"
+    opened.take([4])  # the file stays open
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(UserError, match="tokens/c/1/0/0: holds 50 bytes of rows, expected 144"):
+    with pytest.raises(UserError, match="tokens/c/1/0/0: ends before image row 7"):
         opened.load()
     with pytest.raises(UserError, match="tokens/c/1/0/0: ends before image row 5"):
         opened.take([4, 5])
+    with pytest.raises(UserError, match="tokens/c/1/0/0: is damaged, or a shard of another store"):
+        late.take([4])
     path.unlink()
     with pytest.raises(UserError, match="tokens/c/1/0/0: cannot be read"):
-        opened.take([4])
+        late.take([4])
 
 
 def test_other_statistics_make_all_shards_undone(store):

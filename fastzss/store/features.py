@@ -5,81 +5,84 @@
     features/tokens/c/SHARD/...  and scale, global, valid; then commit/SHARD.json: the shard is there
     features/manifest.json       the last file: the layer is finished
 
-A record is written after the files it speaks of are durable, and removed before they are written anew.  So whatever
-moment a writer is killed at, the next one finds the truth in `todo()`, and continues.
+So whatever moment a writer is killed at, the next one finds the truth in `todo()`, and continues.
 """
 
+import os
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from fastzss.errors import UserError
 from fastzss.kernels import quantise
-from fastzss.store.files import make_folder, read_json, remove_file, sweep, write_json
-from fastzss.store.layers import check, file_entry, manifest_record, plan_record, read_feature_plan
+from fastzss.store.commits import begun, choose_form, commit_name, read_commits, read_stats, stats_names
+from fastzss.store.files import entry, make_folder, remove_file, sweep, write_file, write_files, write_json
+from fastzss.store.layers import file_entry, manifest_record, plan_record, read_feature_plan
 from fastzss.store.plan import differences
-from fastzss.store.shards import read_chunk, shard_name, write_chunk, write_group, write_metadata, write_shard
+from fastzss.store.zarrs import write_chunk
 
 BLOCK = 64  # images quantised at a time: bounds the float32 temporaries
-
-
-def commit_name(shard):
-    return f"commit/{shard:06d}.json"
-
-
-def read_stats(folder, plan):
-    """(mean, std), float32 [D] on the CPU, and their commit record; None while there is none."""
-    record = folder / "commit" / "stats.json"
-    if plan.dtype != "int8" or not record.is_file():
-        return None
-    record = read_json(record)
-    if record["plan"] != plan.identity or not all((folder / name).is_file() for name in record["files"]):
-        return None
-    check(folder, record["files"], "features", hashes=True)
-    mean, std = (
-        torch.from_numpy(read_chunk(folder / shard_name(f"stats/{name}", 0, 1), (plan.channels,), "<f4"))
-        for name in ("mean", "std")
-    )
-    return mean, std, record
-
-
-def read_commits(folder, plan):
-    """{shard: record} of the shards that are there: their record is valid, and their files have its sizes."""
-    if not (Path(folder) / "commit").is_dir():
-        return {}
-    stats = read_stats(folder, plan)
-    stats = stats and stats[2]["files"]
-    commits = {}
-    for shard in range(plan.shards):
-        path = folder / commit_name(shard)
-        if not path.is_file():
-            continue
-        try:
-            record = read_json(path)
-            check(folder, record["files"], "features")
-        except UserError:
-            continue  # what is damaged counts as not written
-        if record["plan"] == plan.identity and record["stats"] == stats and (stats or plan.dtype != "int8"):
-            commits[shard] = record
-    return commits
+OURS = ("features", "captions", "concepts", "views", "origin.json")  # what a store's folder may hold
 
 
 class FeatureWriter:
     """Writes the features of a store, or continues to; see `FeaturePlan` for what they are."""
 
-    def __init__(self, store, plan):
+    def __init__(self, store, plan, form=None):
+        """`form`: how they lie on disk, as choose_form gives it; None: as what is there, else zarr."""
         self.store, self.plan = Path(store), plan
         self.folder = self.store / "features"
-        self._stats = None
+        self._stats = self._room = None
+        self._refuse_strangers()
+        there = begun(self.folder)
         if not (self.folder / "plan.json").exists():
+            if there and there[1] != plan.identity:
+                raise UserError(
+                    f"{self.folder / 'plan.json'}: is missing, and the shards that are there were made by another plan "
+                    f"({there[1][:12]}, and now it is {plan.identity[:12]}). Run the extract command they were made "
+                    f"with, or give another store folder."
+                )
             make_folder(self.folder)
             try:
                 write_json(self.folder / "plan.json", plan_record("features", plan.to_json()), exclusive=True)
             except FileExistsError:  # another writer was faster
                 pass
         self._compare(read_feature_plan(self.store))
+        self.form = form or (there[0] if there else choose_form())
+        if there and there[0] is not self.form:
+            raise UserError(
+                f"{self.store}: its shards are {there[0].format}, codec {there[0].codec}, and {self.form.format}, "
+                f"codec {self.form.codec}, was asked for. Finish it as it is, then `fastzss-cache convert` it."
+            )
         sweep(self.store)
-        self._write_metadata()
+        for name, data in self.form.metadata(plan).items():
+            path = self.folder / name
+            if not path.is_file() or path.read_bytes() != data:
+                write_file(path, data)
+
+    @classmethod
+    def beside(cls, first):
+        """The writer of another process: `first` is the `shared` of the one that has begun the store."""
+        writer = cls.__new__(cls)
+        writer.store, writer.plan, writer.form, writer._stats = first
+        writer.folder, writer._room = writer.store / "features", None
+        return writer
+
+    @property
+    def shared(self):
+        """What another process needs to write shards of the same store."""
+        return self.store, self.plan, self.form, self.stats
+
+    def _refuse_strangers(self):
+        """A folder that holds other things is no store."""
+        if self.store.is_dir() and not (self.folder / "plan.json").exists():
+            others = [name for name in sorted(os.listdir(self.store)) if name not in OURS and not name.startswith(".")]
+            if others:
+                raise UserError(
+                    f"{self.store}: is no store, and holds other files ({', '.join(others[:3])}"
+                    f"{', ...' if len(others) > 3 else ''}). Give a folder that is new or empty."
+                )
 
     def _compare(self, found):
         if found.identity != self.plan.identity:
@@ -89,25 +92,20 @@ class FeatureWriter:
                 f"Give another store folder, or the settings it was begun with, or delete {self.store} to start anew."
             )
 
-    def _write_metadata(self):
-        S = self.plan.shard_images
-        write_group(self.folder)
-        for name, (shape, dtype, chunk) in self.plan.arrays.items():
-            write_metadata(self.folder / name, shape, dtype, chunk, (S, *chunk[1:]))
-        if self.plan.dtype == "int8":
-            write_group(self.folder / "stats")
-            for name in ("mean", "std"):
-                write_metadata(self.folder / "stats" / name, (self.plan.channels,), "f4", (self.plan.channels,))
-
     @property
     def stats(self):
-        """(mean, std) of the quantiser, float32 [D]; None while they are not set, and always for float16."""
+        """Stats of the quantiser; None while they are not set, and always for float16."""
         if self._stats is None:
             self._stats = read_stats(self.folder, self.plan)
-        return self._stats and self._stats[:2]
+        return self._stats
+
+    @stats.setter
+    def stats(self, stats):
+        """What another process has set."""
+        self._stats = stats
 
     def set_stats(self, mean, std):
-        """Fix the statistics of the quantiser, before any shard; the same for all writers of the store."""
+        """Fix the statistics of the quantiser, before any shard; they are the same for all writers.  Returns them."""
         if self.plan.dtype != "int8":
             raise ValueError("set_stats: a float16 store has no statistics")
         mean, std = (torch.as_tensor(t).detach().float().cpu().contiguous() for t in (mean, std))
@@ -117,15 +115,14 @@ class FeatureWriter:
         if (std <= 0).any():
             raise ValueError("set_stats: std holds values that are not positive")
         if self.stats is not None:
-            if torch.equal(mean, self.stats[0]) and torch.equal(std, self.stats[1]):
-                return
-            raise ValueError("set_stats: this store has other statistics already")
-        names = {name: shard_name(f"stats/{name}", 0, 1) for name in ("mean", "std")}
-        files = {
-            names["mean"]: write_chunk(self.folder / names["mean"], mean.numpy()),
-            names["std"]: write_chunk(self.folder / names["std"], std.numpy()),
-        }
+            if torch.equal(mean, self.stats.mean) and torch.equal(std, self.stats.std):
+                return self.stats
+            raise UserError(f"{self.store}: has other statistics already. Give another store folder.")
+        names = stats_names()
+        files = {names[n]: write_chunk(self.folder / names[n], values.numpy())
+                 for n, values in (("mean", mean), ("std", std))}  # fmt: skip
         write_json(self.folder / "commit" / "stats.json", {"plan": self.plan.identity, "files": files})
+        return self.stats
 
     def todo(self):
         """The shards that are not there, ascending."""
@@ -133,54 +130,21 @@ class FeatureWriter:
         return [shard for shard in range(self.plan.shards) if shard not in commits]
 
     def write(self, shard, patches, globals=None, valid=None):
-        """Quantise and write one shard, S = len(plan.rows(shard)) images.
+        """Quantise and write one shard, S = len(plan.rows(shard)) images; see `ShardWriter.put`."""
+        S = len(self.plan.rows(shard))
+        if len(patches) != S:
+            raise ValueError(f"shard {shard}: patches are {tuple(patches.shape)}; expected {S} images")
+        writer = self.begin(shard)
+        writer.put(0, patches, globals, valid)
+        writer.commit()
 
-        Args:
-            shard: its number.
-            patches: [S, N, D] unit vectors, any float type, any device.
-            globals: [S, G, D], in the order of `plan.globals`; None when there are none.
-            valid: [S], 0 for images that could not be read: their rows become zeros; None: all are valid.
-        """
-        S, (N, D, G) = len(self.plan.rows(shard)), (self.plan.patches, self.plan.channels, len(self.plan.globals))
-        globals = torch.zeros(S, 0, D) if globals is None else globals
-        valid = torch.ones(S, dtype=torch.uint8) if valid is None else torch.as_tensor(valid)
-        for name, tensor, shape in (("patches", patches, (S, N, D)), ("globals", globals, (S, G, D)),
-                                    ("valid", valid, (S,))):  # fmt: skip
-            if tensor.shape != shape:
-                raise ValueError(f"shard {shard}: {name} are {tuple(tensor.shape)}; expected {shape}")
-        good = valid != 0
-        arrays = {**self._encode(patches, good), "global": _half(globals, good), "valid": good.to(torch.uint8)}
-
-        remove_file(self.folder / "manifest.json")
-        remove_file(self.folder / commit_name(shard))
-        files = {}
-        for name, (shape, _, _) in self.plan.arrays.items():
-            path = shard_name(name, shard, len(shape))
-            files[path] = write_shard(self.folder / path, arrays[name].cpu().numpy(), self.plan.shard_images)
-        rows = self.plan.rows(shard)
-        write_json(self.folder / commit_name(shard), {
-            "shard": shard,
-            "rows": [rows.start, rows.stop],
-            "valid": int(good.sum()),
-            "plan": self.plan.identity,
-            "stats": self._stats and self._stats[2]["files"],
-            "files": files,
-        })  # fmt: skip
-
-    def _encode(self, patches, good):
-        """The arrays that hold the patches."""
-        if self.plan.dtype == "float16":
-            return {"tokens": _half(patches, good)}
-        if self.stats is None:
+    def begin(self, shard):
+        """A ShardWriter; one at a time, its memory is that of the one before."""
+        if self.plan.dtype == "int8" and self.stats is None:
             raise ValueError("an int8 store needs set_stats(mean, std) before its first shard")
-        mean, std = (t.to(patches.device) for t in self.stats)
-        tokens = torch.zeros(patches.shape, dtype=torch.int8)
-        scale = torch.zeros(patches.shape[:2], dtype=torch.float16)
-        rows = good.nonzero()[:, 0].cpu()
-        for block in rows.split(BLOCK):
-            codes, scales = quantise(patches[block.to(patches.device)], mean, std)
-            tokens[block], scale[block] = codes.cpu(), scales.cpu()
-        return {"tokens": tokens, "scale": scale}
+        if self._room is None:
+            self._room = self.form.room(self.plan)
+        return ShardWriter(self, shard, self._room)
 
     def finish(self):
         """Write the manifest; the store is finished."""
@@ -193,18 +157,104 @@ class FeatureWriter:
         files = {}
         for shard, record in commits.items():
             files |= record["files"] | {commit_name(shard): file_entry(self.folder / commit_name(shard))}
-        fixed = ["plan.json", "zarr.json", *(f"{name}/zarr.json" for name in self.plan.arrays)]
+        fixed = ["plan.json", *self.form.metadata(self.plan)]
         if self.plan.dtype == "int8":
-            files |= read_stats(self.folder, self.plan)[2]["files"]
-            fixed += ["commit/stats.json", *(f"stats/{name}zarr.json" for name in ("", "mean/", "std/"))]
+            files |= read_stats(self.folder, self.plan).files
+            fixed.append("commit/stats.json")
         files |= {name: file_entry(self.folder / name) for name in fixed}
-        write_json(self.folder / "manifest.json", manifest_record("features", self.plan.identity, files))
+        manifest = manifest_record("features", self.plan.identity, files) | {"form": form_record(self.form)}
+        write_json(self.folder / "manifest.json", manifest)
+
+
+class ShardWriter:
+    """One shard on its way to the disk: images arrive in parts, in any order."""
+
+    def __init__(self, writer, shard, room):
+        self.writer, self.plan, self.shard, self.room = writer, writer.plan, shard, room
+        self.rows = self.plan.rows(shard)
+        self.filled = np.zeros(len(self.rows), bool)
+
+    def put(self, at, patches, globals=None, valid=None):
+        """Quantise some images.
+
+        Args:
+            at: place in the shard of the first of them.
+            patches: [b, N, D] unit vectors, any float type, any device.
+            globals: [b, G, D], in the order of `plan.globals`; None when there are none.
+            valid: [b], 0 for images that could not be read: their rows become zeros; None: all are valid.
+        """
+        b, (N, D, G) = len(patches), (self.plan.patches, self.plan.channels, len(self.plan.globals))
+        globals = torch.zeros(b, 0, D) if globals is None else globals
+        valid = torch.ones(b, dtype=torch.uint8) if valid is None else torch.as_tensor(valid)
+        for name, tensor, shape in (("patches", patches, (b, N, D)), ("globals", globals, (b, G, D)),
+                                    ("valid", valid, (b,))):  # fmt: skip
+            if tensor.shape != shape:
+                raise ValueError(f"shard {self.shard}: {name} are {tuple(tensor.shape)}; expected {shape}")
+        good = valid != 0
+        for start in range(0, b, BLOCK):
+            part = slice(start, start + BLOCK)
+            self._encode(at + start, patches[part], good[part])
+        self._fill("global", at, _half(globals, good))
+        self._fill("valid", at, good.to(torch.uint8))
+        self.filled[at : at + b] = True
+
+    def _encode(self, at, patches, good):
+        """Fill in the arrays that hold the patches."""
+        if self.plan.dtype == "float16":
+            return self._fill("tokens", at, _half(patches, good))
+        here = good.to(patches.device)
+        if not good.all():  # what stands for an unreadable image may be anything
+            patches = torch.where(
+                here[:, None, None], patches, torch.zeros((), dtype=patches.dtype, device=here.device)
+            )
+        codes, scales = quantise(patches, *(t.to(patches.device) for t in self.writer.stats[:2]))
+        if not good.all():
+            codes, scales = codes * here[:, None, None], scales * here[:, None]
+        self._fill("tokens", at, codes)
+        self._fill("scale", at, scales)
+
+    def _fill(self, name, at, values):
+        if name in self.room.views and len(values):
+            numbers = values.cpu().contiguous().numpy()
+            self.room.views[name][at : at + len(values)] = numbers.reshape(len(values), -1).view(np.uint8)
+
+    def put_bytes(self, name, array):
+        """Fill in all rows of one array as another store has them, not changed."""
+        self.room.views[name][: len(array)] = array.reshape(len(array), -1).view(np.uint8)
+        self.filled[:] = True
+
+    def commit(self):
+        """Write the files, then the record: the shard is there."""
+        if not self.filled.all():
+            raise ValueError(f"shard {self.shard}: {int((~self.filled).sum())} of {len(self.rows)} images are missing")
+        folder, writer = self.writer.folder, self.writer
+        remove_file(folder / "manifest.json")
+        remove_file(folder / commit_name(self.shard))
+        valid = int(self.room.views["valid"][: len(self.rows)].sum())
+        contents = self.room.contents(self.shard)
+        write_files({folder / path: data for path, (data, _) in contents.items()})
+        files = {
+            path: entry(data) | ({} if mark is None else {"mark": mark}) for path, (data, mark) in contents.items()
+        }
+        write_json(folder / commit_name(self.shard), {
+            "shard": self.shard,
+            "rows": [self.rows.start, self.rows.stop],
+            "valid": valid,
+            "plan": self.plan.identity,
+            "stats": writer.stats and writer.stats.files,
+            "form": form_record(writer.form),
+            "files": files,
+        })  # fmt: skip
+
+
+def form_record(form):
+    return {"format": form.format, "codec": form.codec}
 
 
 def _half(vectors, good):
     """float16, with zeros in the rows that are not good."""
-    good = good.to(vectors.device).view(-1, *[1] * (vectors.dim() - 1))
-    halves = torch.where(good, vectors, torch.zeros((), dtype=vectors.dtype, device=vectors.device)).half()
+    bad = (~good).to(vectors.device).view(-1, *[1] * (vectors.dim() - 1))
+    halves = vectors.masked_fill(bad, 0).half()
     if not torch.isfinite(halves).all():
         raise ValueError("features hold values beyond float16, infinite ones or NaN; expected unit vectors")
     return halves

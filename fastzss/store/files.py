@@ -97,6 +97,43 @@ def write_file(path, data, exclusive=False):
         sync_folder(path.parent)
 
 
+def write_files(files):
+    """Write several files, {Path: bytes}: each is whole or as it was, and all are durable at the end.
+
+    They wait for the disk together, which is most of what writing them one by one would cost.
+    """
+    partials = {path: temporary(path) for path in files}
+    changed = set()
+    try:
+        for path, partial in partials.items():
+            with writing(path):
+                changed |= _make_parents(path)
+                partial.write_bytes(files[path])
+        for path, partial in partials.items():
+            with writing(path), open(partial, "rb+") as file:
+                os.fsync(file.fileno())
+        for path, partial in partials.items():
+            with writing(path):
+                os.replace(partial, path)
+    except BaseException:
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)
+        raise
+    for folder in sorted(changed):
+        with writing(folder):
+            sync_folder(folder)
+
+
+def _make_parents(path):
+    """Make the folders above a file; returns those in which a name will be new."""
+    changed, folder = {path.parent}, path.parent
+    while not folder.is_dir():
+        changed.add(folder.parent)
+        folder = folder.parent
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return changed
+
+
 def _link(partial, path):
     """Give a file its name if nobody has it; False: this file system has no hard links, and the name is free."""
     try:
@@ -117,6 +154,29 @@ def remove_file(path):
         with writing(path):
             path.unlink(missing_ok=True)
             sync_folder(path.parent)
+
+
+@contextmanager
+def locked(folder, name):
+    """Refuses a second writer of `folder` on this machine while it lasts; ends with the process, however it ends."""
+    handle = None
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise UserError(
+            f"{name}: another process is writing this store. Wait for it or stop it, then run the same command again."
+        ) from None
+    except (ImportError, OSError):  # Windows, and file systems without locks; files are whole or absent there too
+        pass
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def sweep(folder):
@@ -157,6 +217,11 @@ def identity(obj):
 
 def hash_bytes(data):
     return xxhash.xxh3_128_hexdigest(data)
+
+
+def entry(data):
+    """Size and hash of bytes, as manifests hold them."""
+    return {"bytes": len(data), "xxh3_128": hash_bytes(data)}
 
 
 def hash_file(path):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fastzss.errors import UserError
 from fastzss.store.files import (
-    hash_bytes,
+    entry,
     hash_file,
     identity,
     json_bytes,
@@ -71,11 +71,6 @@ def read_feature_plan(store):
             f"{path}: says it is {record['identity']}, but its plan is {plan.identity}. Make the store anew."
         )
     return plan
-
-
-def entry(data):
-    """Size and hash of bytes, as manifests hold them."""
-    return {"bytes": len(data), "xxh3_128": hash_bytes(data)}
 
 
 def file_entry(path):

@@ -1,12 +1,15 @@
 """Reading a finished store: some rows, or all of them, as Patches.
 
-    take(rows)             one read a row and array, at its fixed place in the shard
+    take(rows)             one read a row and array, at its known place in the shard
     read_ahead(batches)    take of many batches, the next ones read while one is used (ahead.py)
-    load()                 every shard once, from the first row to the last, into tensors made beforehand
+    stream(batch, ...)     an epoch of shuffled batches, which any number of ranks shares (stream.py)
+    load(device)           every shard once, into memory made beforehand: of a GPU, page-locked, or shared (memory.py)
 
-Sizes of all files are checked when a store is opened, and the crc32c of each row when it is read.
+Sizes of all files are checked when a store is opened, that a shard is of this store when its file is, and the crc32c of
+each row when it is read.
 """
 
+from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
 
@@ -15,62 +18,23 @@ import torch
 
 from fastzss.errors import UserError, nearest
 from fastzss.kernels import Patches
+from fastzss.store import memory
 from fastzss.store.ahead import read_ahead
-from fastzss.store.features import read_commits, read_stats
-from fastzss.store.layers import CURES, check, damages, read_feature_plan, read_record
-from fastzss.store.shards import ShardFile, shard_name
-from fastzss.store.texts import list_concepts, read_captions, read_concepts
+from fastzss.store.commits import form_of, read_commits, read_stats
+from fastzss.store.info import read_store_plan, store_info
+from fastzss.store.layers import CURES, check, read_record
+from fastzss.store.stream import Stream
+from fastzss.store.texts import read_captions, read_concepts
+from fastzss.store.verify import verify
 
-
-def read_store_plan(path):
-    """The plan of a store, finished or not; says what else `path` is when it is no store."""
-    path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path}: there is no such folder. Make a store with `fastzss-cache extract SOURCE {path}`.")
-    if not path.is_dir():
-        raise UserError(f"{path}: is a file; expected the folder of a store.")
-    if not (path / "features" / "plan.json").is_file():
-        raise UserError(
-            f"{path}: is no store: it has no features/plan.json. "
-            f"Give the folder that `fastzss-cache extract SOURCE STORE` wrote."
-        )
-    return read_feature_plan(path)
-
-
-def store_info(path):
-    """What `fastzss-cache info` shows of a store, finished or not, as a dict that JSON can hold."""
-    path = Path(path)
-    plan = read_store_plan(path)
-    commits = read_commits(path / "features", plan)
-    files = [file for record in commits.values() for file in record["files"].values()]
-    captions = path / "captions" / "plan.json"
-    return {
-        "path": str(path),
-        "identity": plan.identity,
-        "finished": (path / "features" / "manifest.json").is_file(),
-        "model": plan.vision.get("model"),
-        "licence": plan.vision.get("licence"),
-        "source": plan.source.get("spec"),
-        "images": plan.images,
-        "valid": sum(record["valid"] for record in commits.values()),
-        "patches": plan.patches,
-        "grid": list(plan.grid),
-        "channels": plan.channels,
-        "globals": list(plan.globals),
-        "dtype": plan.dtype,
-        "shards": plan.shards,
-        "shards_written": len(commits),
-        "shard_images": plan.shard_images,
-        "bytes": sum(file["bytes"] for file in files),
-        "captions": read_record(captions, "captions")["plan"]["captions"] if captions.is_file() else 0,
-        "banks": list_concepts(path),
-    }
+OPEN_FILES = 256  # shards whose files stay open
+KEPT_BYTES = 2**28  # of scales that stay in memory: those of 500,000 images of 256 patches
 
 
 class PatchStore:
     """A finished feature store.
 
-    Attributes: path, plan (FeaturePlan), identity (of the features).
+    Attributes: path, plan (FeaturePlan), identity (of the features), form (how they lie on disk).
     """
 
     def __init__(self, path):
@@ -88,11 +52,12 @@ class PatchStore:
         record = read_record(manifest, "features")
         if record["identity"] != self.identity:
             raise UserError(f"{manifest}: is of another plan. {CURES['features']}")
-        self._files = record["files"]
+        self._files, self.form = record["files"], form_of(record, manifest)
         check(self._folder, self._files, "features")
         self._stats = read_stats(self._folder, self.plan)
         if self._stats is None and self.plan.dtype == "int8":
             raise UserError(f"{self._folder / 'commit/stats.json'}: is of another plan. {CURES['features']}")
+        self._open = OrderedDict()
 
     def __len__(self):
         return self.plan.images
@@ -104,8 +69,8 @@ class PatchStore:
     @property
     def bytes(self):
         """Of all shards, on disk."""
-        own = [f"{name}/c/" for name in self.plan.arrays]
-        return sum(file["bytes"] for name, file in self._files.items() if name.startswith(tuple(own)))
+        own = {name for shard in range(self.plan.shards) for name in self.form.names(self.plan, shard)}
+        return sum(self._files[name]["bytes"] for name in own)
 
     def take(self, rows, out=None, device=None, check=True):
         """The patches of some rows, in the order given.
@@ -121,8 +86,10 @@ class PatchStore:
         if len(out.tokens) != len(rows):
             raise ValueError(f"take: out has room for {len(out.tokens)} images, {len(rows)} rows are asked for")
         self._read_rows("tokens", rows, out.tokens.numpy(), check)
-        if out.scale is not None:
+        if out.scale is not None and self._scales is None:
             self._read_rows("scale", rows, out.scale.numpy(), check)
+        elif out.scale is not None:
+            torch.index_select(self._scales, 0, torch.from_numpy(rows), out=out.scale)
         return out if device is None else out.to(device)
 
     def read_ahead(self, batches, device=None):
@@ -133,13 +100,23 @@ class PatchStore:
         """
         return read_ahead(self, batches, device)
 
+    def stream(self, batch, seed=0, epoch=0, state=None, rank=0, world=1, device=None):
+        """An epoch of shuffled batches: an iterator of (rows, Patches) with a `state` to continue from.
+
+        Args:
+            batch: images of a batch, over all ranks; this one gets rows rank::world of each.
+            seed, epoch: they and the store fix the order, and nothing else does.
+            state: of an earlier Stream of the same store, on any number of ranks: goes on behind what that has seen.
+        """
+        return Stream(self, batch, seed, epoch, state, rank, world, device)
+
     def load(self, device="cpu"):
-        """The patches of all rows."""
-        out = self.room(self.plan.images, device)
-        self._read_all("tokens", out.tokens)
-        if out.scale is not None:
-            self._read_all("scale", out.scale)
-        return out
+        """The patches of all rows: "cpu", "cuda" or any device; "pinned": page-locked; "shm": one copy for all ranks
+        of this machine."""
+        if device == "shm":
+            return memory.load_shared(self)
+        out = memory.load_pinned(self) if device == "pinned" else self.room(self.plan.images, device)
+        return self.fill(out)
 
     def globals(self, rows=None, name="cls"):
         """float16 [B, D]: one of the global vectors of some rows, or of all."""
@@ -170,22 +147,54 @@ class PatchStore:
         """The mentions of a bank, given by the beginning of its identity; None: the only one there is."""
         return read_concepts(self.path, bank)
 
+    @property
+    def stats(self):
+        """Stats of the quantiser; None for float16."""
+        return self._stats
+
     def info(self):
         return store_info(self.path)
 
-    def verify(self):
-        """Read every byte of the features; one sentence for each damaged file."""
-        return list(damages(self._folder, self._files, "features", hashes=True))
+    def verify(self, level=2):
+        """One sentence for each damaged file; see verify.py for the levels."""
+        return [str(damage) for damage in verify(self.path, level)]
 
     def room(self, images, device="cpu", pinned=False):
         """Patches of so many images with nothing in them yet, to be given to `take`; `pinned`: page-locked."""
-        N, D = self.plan.patches, self.plan.channels
-        memory = {"device": device, "pin_memory": pinned}
+
+        def empty(name):
+            _, dtype, (_, *row) = self.plan.arrays[name]
+            if torch.device(device).type == "cpu" and not pinned:
+                return torch.from_numpy(np.empty((images, *row), dtype))  # numpy asks for large pages, torch does not
+            kind = torch.int8 if dtype == np.int8 else torch.float16
+            return torch.empty(images, *row, dtype=kind, device=device, pin_memory=pinned)
+
         if self.plan.dtype == "float16":
-            return Patches(torch.empty(images, N, D, dtype=torch.float16, **memory))
-        tokens = torch.empty(images, N, D, dtype=torch.int8, **memory)
-        scale = torch.empty(images, N, dtype=torch.float16, **memory)
-        return Patches(tokens, scale, *(t.to(device) for t in self._stats[:2]))
+            return Patches(empty("tokens"))
+        return Patches(empty("tokens"), empty("scale"), *(t.to(device) for t in self._stats[:2]))
+
+    def fill(self, out):
+        """Read all rows into Patches with room for them, on any device."""
+        self._read_all("tokens", out.tokens)
+        if out.scale is not None:
+            self._read_all("scale", out.scale)
+        return out
+
+    def array(self, name, shard):
+        """All rows of one array in one shard, as they are stored; every checksum is compared."""
+        rows = self._shard(name, shard)
+        out = np.empty((len(rows), *rows.shape), rows.dtype)
+        rows.read_into(out)
+        return out
+
+    @cached_property
+    def _scales(self):
+        """The scales of all patches, which are few beside the patches; None where they are too many to be kept."""
+        if 2 * self.plan.images * self.plan.patches > KEPT_BYTES:
+            return None
+        scales = torch.empty(self.plan.images, self.plan.patches, dtype=torch.float16)
+        self._read_all("scale", scales)
+        return scales
 
     def _rows(self, rows):
         rows = np.asarray(rows.cpu() if isinstance(rows, torch.Tensor) else rows, dtype=np.int64)
@@ -194,10 +203,14 @@ class PatchStore:
         return rows
 
     def _shard(self, name, shard):
-        shape, dtype, (_, *row) = self.plan.arrays[name]
-        rows = self.plan.rows(shard)
-        path = self._folder / shard_name(name, shard, len(shape))
-        return ShardFile(path, rows.start, len(rows), tuple(row), dtype, self.plan.shard_images)
+        """Rows of an array; the files used last stay open."""
+        rows = self._open.get((name, shard))
+        if rows is None:
+            rows = self.form.open(self._folder, self.plan, shard, name, self._files)
+            self._open[name, shard] = rows
+            while len(self._open) > OPEN_FILES:
+                self._open.popitem(last=False)
+        return rows
 
     def _read_rows(self, name, rows, out, check):
         shards = rows // self.plan.shard_images
@@ -209,13 +222,8 @@ class PatchStore:
 
     def _read_all(self, name, out):
         """Read an array into a tensor of all rows, on any device."""
-        shards = [self._shard(name, shard) for shard in range(self.plan.shards)]
-        staging = np.empty(shards[0].rows * (shards[0].width + 4), np.uint8)
-        for shard in shards:
-            rows = slice(shard.first, shard.first + shard.rows)
-            if out.device.type == "cpu":
-                shard.read_into(out[rows].numpy(), staging=staging)
-            else:
-                part = torch.empty_like(out[rows], device="cpu")
-                shard.read_into(part.numpy(), staging=staging)
-                out[rows] = part.to(out.device)
+        if out.device.type != "cpu":
+            return memory.read_to_device(self, name, out)
+        for shard in range(self.plan.shards):
+            rows = self.plan.rows(shard)
+            self._shard(name, shard).read_into(out[rows.start : rows.stop].numpy())

@@ -1,0 +1,104 @@
+"""All patches of a store in memory: on a GPU, page-locked, or one copy that the ranks of a machine share.
+
+cuda     shards are read into page-locked memory and copied while the next one is read
+pinned   page-locked memory of this process, for copies to a GPU that nobody waits for; refused without CUDA
+shm      Linux: the first rank of a machine fills a file that has no name (memfd), the others map the same pages once
+         it is full.  Without a name nothing can stay behind: the last process that ends, however it ends, frees it.
+"""
+
+import mmap
+import os
+import socket
+
+import torch
+import torch.distributed as dist
+
+from fastzss.errors import UserError
+from fastzss.kernels import Patches
+
+
+def load_pinned(store):
+    """Page-locked room for all patches."""
+    if not torch.cuda.is_available():
+        raise UserError('load("pinned"): memory is page-locked for a GPU, and there is none here; expected load("cpu")')
+    return store.room(store.plan.images, pinned=True)
+
+
+def read_to_device(store, name, out):
+    """Read an array of all rows into a tensor on a device."""
+    cuda, plan = out.device.type == "cuda", store.plan
+    buffers = [torch.empty(plan.shard_images, *out.shape[1:], dtype=out.dtype, pin_memory=cuda) for _ in range(2)]
+    copied = [None, None]
+    for shard in range(plan.shards):
+        rows, buffer = plan.rows(shard), buffers[shard % 2]
+        if copied[shard % 2] is not None:
+            copied[shard % 2].synchronize()
+        store._shard(name, shard).read_into(buffer[: len(rows)].numpy())
+        out[rows.start : rows.stop].copy_(buffer[: len(rows)], non_blocking=cuda)
+        copied[shard % 2] = torch.cuda.current_stream(out.device).record_event() if cuda else None
+    if cuda:
+        torch.cuda.current_stream(out.device).synchronize()
+
+
+def load_shared(store):
+    """Patches of all rows in memory that all ranks of this machine share; without ranks, of this process."""
+    if not hasattr(os, "memfd_create"):
+        raise UserError('load("shm"): this system has no memory files; expected Linux, or load("cpu")')
+    room = store.room(0)
+    shapes = [(store.plan.images, *t.shape[1:]) for t in room[:2] if t is not None]
+    sizes = [torch.Size(shape).numel() * t.element_size() for shape, t in zip(shapes, room, strict=False)]
+    ranks = dist.get_world_size() if dist.is_initialized() else 1
+    rank = dist.get_rank() if ranks > 1 else 0
+
+    machines = gathered(_machine(), ranks)
+    first = machines.index(machines[rank])
+    own = problem = None
+    if rank == first:
+        own = os.memfd_create("fastzss")
+        try:
+            os.posix_fallocate(own, 0, max(1, sum(sizes)))  # no room is an error here, not a crash when it is used
+            shared = _mapped(own, room, shapes, sizes)
+            store.fill(shared)
+        except (UserError, OSError) as found:
+            problem = found if isinstance(found, UserError) else UserError(
+                f"{store.path}: {sum(sizes)} bytes of shared memory cannot be had ({found.strerror}). "
+                f"Stream the store instead, or use a machine with more memory."
+            )  # fmt: skip
+    try:
+        told = gathered((os.getpid(), own, problem and str(problem)), ranks)
+        pid, file, sentence = told[first]
+        if sentence or any(one[2] for one in told):
+            raise problem or UserError(sentence or next(one[2] for one in told if one[2]))
+        if rank != first:
+            own = os.open(f"/proc/{pid}/fd/{file}", os.O_RDWR)
+            shared = _mapped(own, room, shapes, sizes)
+        gathered(None, ranks)  # the first rank's file stays open until all have it
+    finally:
+        if own is not None:
+            os.close(own)  # the mapping stays
+    return shared
+
+
+def _mapped(file, room, shapes, sizes):
+    """Patches that lie in a file."""
+    view, tensors, begin = mmap.mmap(file, max(1, sum(sizes))), [], 0
+    for tensor, shape, size in zip(room, shapes, sizes, strict=False):
+        flat = torch.frombuffer(view, dtype=torch.uint8, count=size, offset=begin)
+        tensors.append(flat.view(tensor.dtype).view(shape))
+        begin += size
+    return Patches(*tensors, *room[2:]) if len(tensors) == 2 else Patches(*tensors)
+
+
+def _machine():
+    """What tells this machine, and what its processes see of each other, from another one."""
+    namespace = os.readlink("/proc/self/ns/pid") if os.path.islink("/proc/self/ns/pid") else ""
+    return socket.gethostname(), namespace
+
+
+def gathered(value, ranks):
+    """The values of all ranks, in their order."""
+    if ranks == 1:
+        return [value]
+    values = [None] * ranks
+    dist.all_gather_object(values, value)
+    return values
