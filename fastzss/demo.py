@@ -45,7 +45,7 @@ def demo(config):
     # Matrices this small gain little from a second thread (a training: 11 s for 15 s), and on a busy machine its
     # waiting costs minutes; and one thread gives the same figures on any number of cores.
     torch.set_num_threads(1)
-    images, tests, means = (300, 60, 60) if config.quick else (1200, 200, 200)
+    images, tests, means = (300, 60, 60) if config.quick else (2400, 200, 200)
     times = {}
     store = config.out / "store"
     with stage("look at the images, once", times):

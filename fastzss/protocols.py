@@ -2,7 +2,7 @@
 
 A protocol fixes everything that a score depends on, so that two scores of one protocol may be compared.
 
-    world     the built-in world: window and stride as trained, plain template, every pixel has a class
+    world     the built-in world: window and stride as trained, plain templates, every pixel has a class
     folder    DIR/images, DIR/labels (index PNGs of the same names), DIR/classes.txt (a class a line): 255 is ignored
 """
 
@@ -16,7 +16,7 @@ from fastzss import world
 from fastzss.errors import UserError
 from fastzss.images import SUFFIXES, ImageUnreadable, World, open_source, read_image
 
-TEMPLATES = ("{}",)
+TEMPLATES = ("a {}", "the {}")  # as names stand in captions
 IGNORE = 255  # a pixel whose class nobody knows
 
 

@@ -1,7 +1,8 @@
 """Readout: names -> unit vectors, by a trained text tower, or by their letters before there is one.
 
 A run reads a name by `concept`, the normalised sum of its words' unit token vectors inside a template (what the local
-loss trains), or by `eot`, the caption vector; several templates are averaged.  Letters: hashed trigrams and words, the
+loss trains), by `eot`, the caption vector (what the global loss trains), or by `both`, the normalised sum of the two;
+several templates are averaged.  Letters: hashed trigrams and words, the
 last word counted twice, so that "kitchen table" is nearer to "table" than to "kitchen".
 
 Sizes: K names, D channels.
@@ -22,7 +23,7 @@ from fastzss.runs import Run
 from fastzss.store.files import hash_file
 from fastzss.text import TextTower, TowerSize
 
-READOUTS = ("concept", "eot")
+READOUTS = ("both", "concept", "eot")
 PLAIN = ("{}",)
 AT_ONCE = 512  # names read at a time
 LETTERS = 1024  # channels of a lexical vector
@@ -49,6 +50,8 @@ class Readout:
 
     def _in_template(self, names, template, readout):
         """[K, D] unit vectors of the names, each standing in a template."""
+        if readout == "both":
+            return F.normalize(sum(self._in_template(names, template, one) for one in ("concept", "eot")), dim=-1)
         head = self.tokenizer.clean(template.partition("{}")[0])
         rows, words = [], []
         for name in names:

@@ -69,15 +69,16 @@ def test_one_class_takes_all(model):
 
 def test_the_concept_readout_is_the_normalised_sum_of_its_words(model):
     """By hand: each name tokenised alone, its own tokens projected, normalised, summed."""
-    names = ["boat", "red house"]
-    found = model.class_vectors(names, "concept")
-    for vector, name in zip(found, names, strict=True):
+    names, model.templates = ["boat", "red house"], ("{}",)
+    found, both = model.class_vectors(names, "concept"), model.class_vectors(names, "both")
+    for vector, mixed, name in zip(found, both, names, strict=True):
         ids = torch.tensor([model.tokenizer(name).ids])
         tokens = model.tower(ids, torch.zeros_like(ids, dtype=torch.int32))
         tokens = F.normalize(tokens @ model.tower.text_projection, dim=-1)
         assert torch.allclose(vector, F.normalize(tokens[1:-1].sum(0), dim=0), atol=1e-5)
         eot = model.class_vectors([name], "eot")[0]
         assert torch.allclose(eot, tokens[-1], atol=1e-5)
+        assert torch.allclose(mixed, F.normalize(vector + eot, dim=0), atol=1e-5)
 
 
 def test_several_templates_are_averaged(model):

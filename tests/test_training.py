@@ -72,7 +72,7 @@ def test_the_run_folder_holds_what_is_needed_to_use_it(whole, store):
     assert run.latest.name == "step-000020"
     assert sorted(p.name for p in run.latest.parent.iterdir()) == ["step-000016", "step-000020"]
     assert run.config["text"] == {"preset": "tiny", "width": 128, "layers": 2, "heads": 4, "out": 128}
-    assert run.config["readout"] == "concept"
+    assert run.config["readout"] == "both"
     assert run.config["vision"]["model"] == "tiny" and run.config["weights"] == "shipped"
     assert run.bank["names"]
 

@@ -159,7 +159,7 @@ class Trainer:
         return {
             "settings": plain(config),
             "text": {"preset": config.text, **asdict(PRESETS[config.text]), "out": store.plan.channels},
-            "readout": "concept" if config.local_weight else "eot",
+            "readout": "both" if config.local_weight else "eot",
             "vision": store.plan.vision,
             "weights": weights_origin(config.store),
             "store": {"features": store.identity, "bank": self.loader.bank["identity"]},
