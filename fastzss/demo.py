@@ -26,9 +26,10 @@ from fastzss.config import build
 from fastzss.evaluate import ceiling, class_means, evaluate
 from fastzss.extract import extract
 from fastzss.protocols import world_set
+from fastzss.readout import READOUTS
 from fastzss.report import ROWS, SCORES, Scene, write_report
 from fastzss.runs import Run
-from fastzss.segment import READOUTS, Model, load
+from fastzss.segment import Model, load
 from fastzss.settings import RECIPES, ExtractConfig, TrainConfig
 from fastzss.store import PatchStore
 from fastzss.text import PRESETS, TextTower
