@@ -75,6 +75,7 @@ class Background:
         plan = writer.plan
         room = max(2, QUEUED_BYTES // (batch * plan.patches * plan.channels * 4))
         self._queue, self._problem, self._left = queue.Queue(room), None, False
+        self._done = threading.Event()  # an interrupted Thread.join takes a thread that works for one that has ended
         self._thread = threading.Thread(target=self._work, name="shard-writer", daemon=True)
 
     def __enter__(self):
@@ -92,12 +93,12 @@ class Background:
     def __exit__(self, kind, *_):
         self._left = kind is not None  # what has not begun yet stays undone
         began, again, last = time.perf_counter(), None, [None]
-        while self._thread.is_alive():  # it must not be in the middle of a write when the program ends
+        while not self._done.is_set():  # it must not be in the middle of a write when the program ends
             try:
                 while last:
                     self._queue.put(last[-1])
                     last.pop()
-                self._thread.join()
+                self._done.wait()
             except KeyboardInterrupt as impatience:
                 again = impatience
         self.waited += time.perf_counter() - began
@@ -105,6 +106,12 @@ class Background:
             raise self._problem or again
 
     def _work(self):
+        try:
+            self._write_all()
+        finally:
+            self._done.set()
+
+    def _write_all(self):
         part = None
         while (features := self._queue.get()) is not None:
             if self._left or self._problem is not None:

@@ -27,8 +27,8 @@ RECIPES = {
         "temperature": 0.1,
         "same_image": "keep",
     },
-    # The built-in world: a tower of 2 layers learns its hundred words in seconds.  Weight, steps, readout, templates and
-    # global feature were chosen on the validation split, among a dozen (one seed).
+    # The built-in world: a tower of 2 layers learns its hundred words in seconds.  Weight, steps, readout, templates
+    # and global feature were chosen on the validation split, among a dozen (one seed).
     "demo": {
         "text": "tiny",
         "batch": 64,
