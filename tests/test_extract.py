@@ -2,11 +2,14 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -355,3 +358,34 @@ def test_verify_repair_convert_and_merge_as_commands(tmp_path, capsys):
     with pytest.raises(SystemExit):
         call("verify", store, "--level", 4)
     assert "invalid choice: 4" in capsys.readouterr().err
+
+
+def test_leaving_waits_for_the_writer_however_often_it_is_interrupted():
+    """Thread.join would take the writer for ended after the second Ctrl-C, and the program would end beneath it."""
+
+    class Slow:
+        plan, written = SimpleNamespace(patches=1, channels=1), 0
+
+        def begin(self, shard):
+            return self
+
+        def put(self, *features):
+            time.sleep(0.6)
+            self.filled = np.array([True])
+
+        def commit(self):
+            self.written += 1
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    slow, before = Slow(), signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt), Background(slow, 1) as background:
+            background.put(0, 0)
+            signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+            time.sleep(5)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert slow.written == 1
