@@ -22,9 +22,11 @@ import itertools
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -34,6 +36,7 @@ from fastzss import kernels
 from fastzss.kernels import reference
 from fastzss.kernels.reference import Patches
 
+ROOT = Path(__file__).resolve().parent.parent
 FLOOR, AGREE = 1e-6, 1e-4  # relative errors: of a small size against float64, and of two forms at full size
 
 
@@ -261,17 +264,17 @@ def copy_speed():
     return 2 * source.numel() / cuda_milliseconds(lambda: target.copy_(source), 20) / 1e6
 
 
-def peak_megabytes(form, case, device):
+def peak_megabytes(call, device):
     """The most memory held beyond what was held before."""
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        run(form, case)
+        call()
         return (torch.cuda.max_memory_allocated() - before) / 1e6
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler talks on stderr
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as record:
-        run(form, case)
+        call()
     events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
     held = itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
     return max(held, default=0) / 1e6
@@ -294,7 +297,8 @@ def measure(label, device, trials, copy):
         if not apart <= AGREE:
             return row | {"wrong": f"at full size the two forms differ by {apart:.2g}"}
     for (name, form), time_of in zip(forms.items(), milliseconds(forms.values(), case, trials), strict=True):
-        row[f"{name}ms"], row[f"{name}peak_mb"] = time_of, peak_megabytes(form, case, device)
+        row[f"{name}ms"] = time_of
+        row[f"{name}peak_mb"] = peak_megabytes(lambda form=form: run(form, case), device)
     if case.naive:
         row["ratio"] = row["naive_ms"] / row["ms"]
     if copy and case.moved:
@@ -311,8 +315,12 @@ def machine(device):
         import triton
 
         versions["triton"] = triton.__version__
-    where = {"device": name, "threads": torch.get_num_threads(), "backend": os.environ.get("FASTZSS_BACKEND", "auto")}
-    return {**where, **versions, "date": datetime.date.today().isoformat()}
+    where = {"device": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    where["backend"] = os.environ.get("FASTZSS_BACKEND", "auto")
+    script = Path(sys.argv[0]).resolve()
+    script = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script.name
+    command = shlex.join(["python", str(script), *sys.argv[1:]])
+    return {**where, **versions, "date": datetime.date.today().isoformat(), "command": command}
 
 
 def processor():
