@@ -19,9 +19,9 @@ from pathlib import Path
 import fake
 from ops import ROOT, machine
 
+from fastzss.settings import TrainConfig
 from fastzss.store import PatchStore
 
-RECIPE_STEPS, RECIPE_BATCH = 280, 16384
 CPU_STEPS, CPU_BATCH = 4, 256  # of the fraction
 WIDTHS = {"tiny": 128, "small": 384, "base": 768, "large": 1024}  # channels of the vision of each size
 GRID = (16, 16)
@@ -31,14 +31,14 @@ def run(args, folder):
     cuda = args.device == "cuda"
     images = args.images or (fake.IMAGES if cuda else 2048)
     captions = fake.CAPTIONS if images == fake.IMAGES else images * fake.CAPTIONS // fake.IMAGES
-    steps, batch = (RECIPE_STEPS, RECIPE_BATCH) if cuda else (CPU_STEPS, min(CPU_BATCH, captions))
+    steps, batch = (TrainConfig.steps, TrainConfig.batch) if cuda else (CPU_STEPS, min(CPU_BATCH, captions))
     begin = time.perf_counter()
     features = fake.random_features(64, GRID[0] * GRID[1], WIDTHS[args.size])
     store = fake.write_store(folder / "store", images, captions, GRID, features, dtype=args.dtype)
     written = time.perf_counter() - begin
     command = ["--store", store.path, "--recipe", "simzss-coco", "--text", args.size, "--device", args.device]
     command += ["--steps", steps, "--batch", batch, "--log-every", 1]
-    share = steps * batch / (RECIPE_STEPS * RECIPE_BATCH)
+    share = steps * batch / (TrainConfig.steps * TrainConfig.batch)
     result = {
         "machine": machine(args.device),
         "settings": {
@@ -65,8 +65,8 @@ def run(args, folder):
     if share < 1:
         each = result["warm"]["train_s"] / (steps - 1) / batch
         result["projection"] = {
-            "of": f"{RECIPE_STEPS} steps x {RECIPE_BATCH} pairs at the rate of these {steps - 1} steps; it was not run",
-            "hours": each * RECIPE_STEPS * RECIPE_BATCH / 3600,
+            "of": f"{TrainConfig.steps} steps x {TrainConfig.batch} pairs at the rate of these steps; it was not run",
+            "hours": each * TrainConfig.steps * TrainConfig.batch / 3600,
         }
     return result
 

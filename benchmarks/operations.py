@@ -6,7 +6,6 @@ On a GPU the time is that of its kernels.
 import statistics
 
 import steps
-import torch
 from ops import machine
 from torch.profiler import ProfilerActivity, profile
 

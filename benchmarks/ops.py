@@ -359,9 +359,9 @@ def main(argv=None):
     if args.tune:
         if args.device != "cuda":
             parser.error("--tune needs a GPU")
-        from tune import entries  # late: it imports this file
+        from gpu_speed import tuned  # late: it imports this file, and triton
 
-        for key, options, before, after in entries(args.device, trials):
+        for key, options, before, after in tuned(trials):
             print(f"    {key}: {options},  # {before:.3f} -> {after:.3f} ms" if options else f"    # {key}: as it is")
         return 0
     copy = copy_speed() if args.device == "cuda" else None

@@ -19,6 +19,8 @@ from typing import NamedTuple
 import fake
 import forms
 import torch
+from ops import peak_megabytes
+from torch.utils.flop_counter import FlopCounterMode
 
 from fastzss.loader import Loader
 from fastzss.objective import simzss, used_units
@@ -49,44 +51,33 @@ class Row(NamedTuple):
     optimiser: object
     backend: str = "auto"
     slow: bool = False  # measured once where the others are measured several times
+    replay: object = None  # inputs -> Losses: all behind reading in one, where it is a CUDA graph
 
 
-class Setting:
-    """The batch, its images, the store and the weights that all rows share.
+class Ours:
+    """A store, the loader, what learns: all that our form of the step needs.
 
     Args:
         folder: where the store is written.
+        text: size of the text tower, one of PRESETS.
+        features: (unit patches [f, N, D], globals [f, 1, D]); row r of the store is the (r % f)-th of them.
         images, captions: of the store; None: as many as the batch has pairs.
+        rank, world: of this process, and of how many.
     """
 
-    def __init__(self, folder, size, batch, *, device="cpu", dtype="int8", images=None, captions=None):
-        self.device, self.dtype = torch.device(device), dtype
-        self.vision = load_vision(VISION[size], random=True, device=device)
-        pictures = fake.pictures(batch, self.vision.size)
-        begin = time.perf_counter()
-        patches, globals = (part.clone() for part in self.vision(pictures))
-        self.vision_seconds = time.perf_counter() - begin
-        fake.write_store(
-            folder,
-            images or batch,
-            captions or batch,
-            self.vision.grid,
-            (patches.cpu(), globals[:, :1].cpu()),
-            dtype=dtype,
-            record=self.vision.record,
-        )
-        self.loader = Loader(folder, batch, captions="all", device=device)
+    def __init__(self, folder, text, batch, features, grid, *, device="cpu", dtype="int8", images=None, captions=None,
+                 record=None, rank=0, world=1):  # fmt: skip
+        self.device = torch.device(device)
+        if rank == 0:
+            fake.write_store(folder, images or batch, captions or batch, grid, features, dtype=dtype, record=record)
+        if world > 1:
+            torch.distributed.barrier()
+        self.loader = Loader(folder, batch, captions="all", device=device, rank=rank, world=world)
         self.store = self.loader.store
-        self.batch = self.loader.step(0).to("cpu")
-        self.resident = self.store.load(device)
+        self.patches = self.store.load(device)
         self.images = self.store.globals().to(device)
         torch.manual_seed(0)
-        self.learner = Learner(PRESETS[size], self.vision.channels).to(device)
-        self.pictures = pictures[self.batch.row % batch]
-        picture = self.batch.row.to(patches.device) % batch
-        self.cached = patches[picture].half(), globals[picture, 0].half()  # what the careful user keeps in memory
-        self.padded = forms.padded(self.batch, CONTEXT, MENTION).to(device)
-        self.trimmed = forms.padded(self.batch).to(device)
+        self.learner = Learner(PRESETS[text], self.store.plan.channels).to(device)
 
     @property
     def amp(self):
@@ -102,60 +93,103 @@ class Setting:
         optimiser.zero_grad()
         return optimiser
 
+    def row(self, label, optimiser, backend="auto"):
+        return Row(label, nothing, self.read, self.text, self.losses, optimiser, backend)
+
+    def read(self, _=None):
+        return self.loader.step(0).to(self.device)
+
+    def text(self, batch):
+        return used_units(self.learner.text, batch)
+
+    def losses(self, units, batch):
+        return simzss(units, batch, self.patches, self.images, self.learner.logit_scale, **LOSS)
+
+
+class Setting(Ours):
+    """Beside ours: the images, the transformer that looks at them, and the batch in the forms of others."""
+
+    def __init__(self, folder, size, batch, *, device="cpu", **options):
+        self.device = torch.device(device)
+        self.vision = load_vision(VISION[size], random=True, device=device)
+        self.pictures = fake.pictures(batch, self.vision.size)
+        self.vision_cost, (patches, globals) = cost(self.look, self.device)
+        features, record = (patches.cpu(), globals.cpu().unsqueeze(1)), self.vision.record
+        super().__init__(folder, size, batch, features, self.vision.grid, device=device, record=record, **options)
+        self.batch = self.read().to("cpu")
+        picture = self.batch.row % batch
+        self.pictures = self.pictures[picture]
+        self.features = patches[picture.to(device)], globals[picture.to(device)]
+        self.cached = tuple(part.half() for part in self.features)  # what the careful user keeps in memory
+        self.read_into = self.store.take(range(len(self.store)), device=device)
+        self.padded = forms.padded(self.batch, CONTEXT, MENTION).to(device)
+        self.trimmed = forms.padded(self.batch).to(device)
+
+    def look(self):
+        """(unit patches [B, N, D], global vectors [B, D]) of the images of the batch."""
+        patches, globals = self.vision(self.pictures)
+        return patches.clone(), globals[:, 0].clone()  # inference tensors have no part in autograd
+
+
+def cost(call, device):
+    """(FLOPs and most megabytes of a call, its result)."""
+    results = []
+    with FlopCounterMode(display=False) as counter:  # sees the products of PyTorch, not those of Triton kernels
+        peak = peak_megabytes(lambda: results.append(call()), device.type)
+    return {"flops": counter.get_total_flops(), "peak_mb": peak}, results[0]
+
+
+def nothing():
+    """The vision part of a form that has cached it."""
+    return None
+
 
 def rows(setting):
-    """(the reference, the careful user's form, ours one change at a time)."""
+    """The reference, the careful user's form, and ours one change at a time."""
     tower, scale, store = setting.learner.text, setting.learner.logit_scale, setting.store
     plain, fused = setting.optimiser(), setting.optimiser(fused=True)
 
-    def none():
-        return None
+    def beside(features):
+        return setting.padded, *features
 
-    def look():
-        with setting.amp:
-            patches, globals = setting.vision(setting.pictures)
-        return patches.float().clone(), globals[:, 0].float().clone()  # inference tensors have no part in autograd
-
-    def beside(padded):
-        return lambda features: (padded, *features)
+    def careful(_):
+        return setting.trimmed, *(part.float() for part in setting.cached)
 
     def from_disk(_):
         rows = setting.batch.row
         patches = store.take(rows, device=setting.device).take(slice(None))
         return setting.padded, patches, store.globals(rows).to(setting.device).float()
 
-    def from_memory(_):
-        rows = setting.batch.row.to(setting.device)
-        return setting.padded, setting.resident.take(rows), setting.images[rows].float()
+    def disk_patches(_):
+        batch = setting.read()
+        rows = batch.row
+        taken = store.take(rows, device=setting.device)
+        for part, whole in zip(taken[:2], setting.read_into[:2], strict=True):
+            if part is not None:
+                whole.index_copy_(0, rows, part)
+        return batch
 
-    def names_only(_):
-        return setting.loader.step(0).to(setting.device)
+    def disk_losses(units, batch):
+        return simzss(units, batch, setting.read_into, setting.images, scale, **LOSS)
 
-    def padded_text(inputs):
+    def text(inputs):
         return forms.tower_tokens(tower, inputs[0].ids)
 
-    def padded_losses(tokens, inputs):
+    def losses(tokens, inputs):
         return forms.losses(tokens, *inputs, scale, fake.NAMES, **LOSS)
 
-    def packed_text(batch):
-        return used_units(tower, batch)
+    def amp_look():
+        with setting.amp:
+            return tuple(part.float() for part in setting.look())
 
-    def packed_losses(units, batch):
-        return simzss(units, batch, setting.resident, setting.images, scale, **LOSS)
-
-    def careful(_):
-        return setting.trimmed, *(part.float() for part in setting.cached)
-
-    padded = padded_text, padded_losses, plain
-    packed = packed_text, packed_losses
     return [
-        Row("(A) reference: vision every step, 77 tokens", look, beside(setting.padded), *padded, slow=True),
-        Row("careful user: cached, trimmed, plain PyTorch", none, careful, *padded),
-        Row("cache: features from the store on disk", none, from_disk, *padded, slow=True),
-        Row("+ resident: patches in memory", none, from_memory, *padded, slow=True),
-        Row("+ packing: captions end to end", none, names_only, *packed, plain, backend="reference"),
-        Row("+ fused losses", none, names_only, *packed, plain),
-        Row("+ fused optimiser (B)", none, names_only, *packed, fused),
+        Row("(A) reference: vision every step, 77 tokens", amp_look, beside, text, losses, plain, slow=True),
+        Row("careful user: cached, trimmed, plain PyTorch", nothing, careful, text, losses, plain),
+        Row("cache: features from the store on disk", nothing, from_disk, text, losses, plain, slow=True),
+        Row("+ packing: captions end to end", nothing, disk_patches, setting.text, disk_losses, plain, "reference"),
+        Row("+ fused losses", nothing, disk_patches, setting.text, disk_losses, plain),
+        setting.row("+ resident: patches in memory", plain),
+        setting.row("+ fused optimiser (B)", fused),
     ]
 
 
@@ -189,6 +223,8 @@ def step(row, setting, clock=lambda part: None, exact=False):
         clock("vision")
         inputs = row.read(features)
         clock("read")
+        if row.replay:
+            return row.replay(inputs)
         with contextlib.nullcontext() if exact else setting.amp:
             units = row.text(inputs)
         clock("text")
