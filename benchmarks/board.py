@@ -75,10 +75,10 @@ def ops(result):
 KINDS = {"throughput": throughput, "full": full, "ops": ops}
 
 
-def newest(folder=RESULTS):
+def newest(folder=None):
     """{(kind, on a GPU): (path, result)}, the latest of each."""
     found = {}
-    for path in sorted(folder.glob("*.json"), key=lambda path: path.stem[-10:]):
+    for path in sorted((folder or RESULTS).glob("*.json"), key=lambda path: path.stem[-10:]):
         match = re.fullmatch(r"([a-z]+)-(.+)-\d{4}-\d\d-\d\d", path.stem)
         if not match:
             raise SystemExit(f"board: {path.name}: expected a name like throughput-cpu-2026-11-21.json")
