@@ -19,6 +19,7 @@ from pathlib import Path
 import fake
 from ops import ROOT, machine
 
+from fastzss.errors import UserError
 from fastzss.settings import TrainConfig
 from fastzss.store import PatchStore
 
@@ -89,7 +90,7 @@ def watched(arguments, steps, environment):
         process.kill()
     end = time.perf_counter()
     if process.returncode or lines(out / "metrics.jsonl") != steps:
-        raise SystemExit(f"throughput --full: the training ended with {process.returncode}; its words are above")
+        raise UserError(f"--full: the training ended with {process.returncode}; its words are above")
     first, last = seen[1], seen.get(steps, end)
     return {"wall_s": end - begin, "start_s": first - begin, "train_s": last - first, "save_s": end - last}
 

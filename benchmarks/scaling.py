@@ -18,6 +18,14 @@ import sys
 import tempfile
 import time
 
+import fake
+import steps
+import torch
+import torch.distributed as dist
+from ops import machine
+
+from fastzss.errors import UserError
+from fastzss.loader import Loader
 from fastzss.settings import TrainConfig
 
 GRID, CHANNELS = (16, 16), {"tiny": 128, "small": 384, "base": 768}
@@ -32,9 +40,6 @@ ASSUMED = {  # of the model: one H200 and what connects eight of them and their 
 
 def step_of(folder, args, *, text, batch, grid=GRID, rank=0, world=1):
     """(our step as a function of a clock, what it works on)."""
-    import fake
-    import steps
-
     features = fake.random_features(min(batch, 64), grid[0] * grid[1], CHANNELS[text])
     ours = steps.Ours(folder, text, batch, features, grid, device=args.device, rank=rank, world=world)
     row = ours.row("ours", ours.optimiser(fused=True))
@@ -43,8 +48,6 @@ def step_of(folder, args, *, text, batch, grid=GRID, rank=0, world=1):
 
 def measured(args, **sizes):
     """Milliseconds and pairs a second of one setting."""
-    import steps
-
     with tempfile.TemporaryDirectory() as folder:
         row, ours = step_of(folder, args, **sizes)
         steps.step(row, ours)
@@ -71,10 +74,6 @@ def sizes(args):
 
 def growth(args):
     """What the number of images costs where the images themselves are not looked at: captions, order, batches."""
-    import fake
-
-    from fastzss.loader import Loader
-
     images = 1000
     while images <= args.images:
         with tempfile.TemporaryDirectory() as folder:
@@ -114,16 +113,12 @@ def processes(args):
             environment = os.environ | {"OMP_NUM_THREADS": "1"}
             done = subprocess.run([str(c) for c in command], env=environment, capture_output=True, text=True)
             if done.returncode:
-                raise SystemExit(f"scaling: {world} processes failed:\n{done.stderr[-3000:]}")
+                raise UserError(f"{world} processes failed:\n{done.stderr[-3000:]}")
             yield json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def child(args):
     """One of several processes: its share of the batch, and the gradients of all."""
-    import steps
-    import torch
-    import torch.distributed as dist
-
     cuda = args.device == "cuda"
     dist.init_process_group("gloo")  # two processes may share a GPU, which NCCL refuses
     rank, world = dist.get_rank(), dist.get_world_size()
@@ -168,14 +163,9 @@ def child(args):
 
 def model(args, of_processes):
     """Seconds of the recipe on 1 and 8 GPUs and 8 nodes of 8, from measured FLOPs and bytes and assumed rates."""
-    import steps
-    from torch.utils.flop_counter import FlopCounterMode
-
     with tempfile.TemporaryDirectory() as folder:
         row, ours = step_of(folder, args, text=args.size, batch=args.batch)
-        with FlopCounterMode(display=False) as counter:
-            steps.step(row, ours, exact=True)
-    flops = counter.get_total_flops() / args.batch
+        flops = steps.cost(lambda: steps.step(row, ours, exact=True), ours.device)[0]["flops"] / args.batch
     gradients = of_processes["bytes_of_gradients"]
     losses = of_processes["bytes_of_losses"] / args.batch * TrainConfig.batch
     rows = []
@@ -248,6 +238,8 @@ def arguments(argv=None):
         value = getattr(args, name)
         if value is not None and value < least:
             parser.error(f"--{name} must be at least {least}, got {value}")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: PyTorch sees no GPU here; leave --device out")
     return args
 
 
@@ -255,15 +247,20 @@ def main(argv=None):
     args = arguments(argv)
     if args.child:
         return child(args)
-    import torch
-    from ops import machine
-
     torch.set_num_threads(args.threads or os.cpu_count())
     settings = {name: getattr(args, name) for name in ("size", "batch", "steps")}
-    result = {"machine": machine(args.device), "settings": settings, "sizes": list(sizes(args))}
-    result["processes"] = list(processes(args))
-    result["growth"] = list(growth(args))
-    result["model"] = model(args, result["processes"][-1])
+    result = {"machine": machine(args.device), "settings": settings}
+    try:
+        result["sizes"] = list(sizes(args))
+        result["processes"] = list(processes(args))
+        result["growth"] = list(growth(args))
+        result["model"] = model(args, result["processes"][-1])
+    except UserError as problem:
+        print(f"scaling: {problem}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("scaling: interrupted", file=sys.stderr)
+        return 130
     result["headlines"] = headlines(result)
     print(json.dumps(result, indent=1)) if args.json else show(result)
     return 0

@@ -22,6 +22,7 @@ import torch
 from ops import peak_megabytes
 from torch.utils.flop_counter import FlopCounterMode
 
+from fastzss.kernels import Patches
 from fastzss.loader import Loader
 from fastzss.objective import simzss, used_units
 from fastzss.settings import TrainConfig
@@ -35,6 +36,7 @@ VISION = {
     "base": "vit_base_patch14_reg4_dinov2.lvd142m",
     "large": "vit_large_patch14_reg4_dinov2.lvd142m",
 }
+AT_ONCE = 256  # images in a forward pass of the vision
 MENTION = 16  # tokens that the authors' code keeps room for in each mention
 LOSS = {"local_weight": TrainConfig.local_weight, "temperature": TrainConfig.temperature}
 PARTS = ("vision", "read", "text", "losses", "backward", "optimiser")
@@ -121,14 +123,16 @@ class Setting(Ours):
         self.pictures = self.pictures[picture]
         self.features = patches[picture.to(device)], globals[picture.to(device)]
         self.cached = tuple(part.half() for part in self.features)  # what the careful user keeps in memory
-        self.read_into = self.store.take(range(len(self.store)), device=device)
+        self.read_into = Patches(
+            *(p if p is None else torch.empty_like(p) for p in self.patches[:2]), *self.patches[2:]
+        )
         self.padded = forms.padded(self.batch, CONTEXT, MENTION).to(device)
         self.trimmed = forms.padded(self.batch).to(device)
 
     def look(self):
         """(unit patches [B, N, D], global vectors [B, D]) of the images of the batch."""
-        patches, globals = self.vision(self.pictures)
-        return patches.clone(), globals[:, 0].clone()  # inference tensors have no part in autograd
+        patches, globals = zip(*map(self.vision, self.pictures.split(AT_ONCE)), strict=True)
+        return torch.cat(patches), torch.cat(globals)[:, 0]
 
 
 def cost(call, device):
@@ -161,12 +165,12 @@ def rows(setting):
         return setting.padded, patches, store.globals(rows).to(setting.device).float()
 
     def disk_patches(_):
+        """A batch whose patches were just read to where it looks for them."""
         batch = setting.read()
-        rows = batch.row
-        taken = store.take(rows, device=setting.device)
+        taken = store.take(batch.row, device=setting.device)
         for part, whole in zip(taken[:2], setting.read_into[:2], strict=True):
             if part is not None:
-                whole.index_copy_(0, rows, part)
+                whole.index_copy_(0, batch.row, part)
         return batch
 
     def disk_losses(units, batch):

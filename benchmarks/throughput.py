@@ -26,6 +26,16 @@ import sys
 import tempfile
 from pathlib import Path
 
+import fake
+import full
+import operations
+import steps
+import torch
+from graphs import Captured
+from ops import machine
+from steps import PARTS, Setting
+
+from fastzss.errors import UserError
 from fastzss.settings import TrainConfig
 
 TOLERANCE = {"float16": 1e-4, "int8": 1e-2}  # relative difference of the losses
@@ -34,8 +44,6 @@ OFTEN = 2  # times that the quick rows are measured in a round
 
 def measure(setting, rounds):
     """All there is to say about every row, in numbers; raises Disagree where the losses differ."""
-    import steps
-
     rows, found = steps.rows(setting), []
     for row in rows:
         found.append(inspect(row, setting))
@@ -63,7 +71,7 @@ def measure(setting, rounds):
     for row in found:
         row["ms"] = statistics.median(row["rounds"])
         row["pairs_s"] = len(setting.batch) / row["ms"] * 1e3
-        row["parts"] = {part: statistics.median(one.get(part, 0.0) for one in row["parts"]) for part in steps.PARTS}
+        row["parts"] = {part: statistics.median(one.get(part, 0.0) for one in row["parts"]) for part in PARTS}
         row["share"] = row["flops"] / row["ms"] * 1e3 / rate
     return {"rows": found, "matmul_gflop_s": rate / 1e9, "not_measured": missing}
 
@@ -73,8 +81,6 @@ def inspect(row, setting):
 
     The reference's look at the images is that by which the store was made: it need not be counted again.
     """
-    import steps
-
     seen = {"flops": 0, "peak_mb": 0.0}
     once = row
     if row.vision != steps.nothing:
@@ -88,28 +94,19 @@ def inspect(row, setting):
 
 def graph_row(ours, setting):
     """Our last row, replayed from a graph; its losses are those of the row in the same precision."""
-    from graphs import Captured
-
     row = ours._replace(label="+ CUDA graph of the whole step", replay=Captured(setting))
-    own, graph = ({"row": r.label, "losses": values(take(r, setting))} for r in (ours, row))
+    own, graph = ({"row": r.label, "losses": values(steps.step(r, setting))} for r in (ours, row))
     check(own, graph, TOLERANCE["int8"])
     return row
 
 
-def take(row, setting):
-    import steps
-
-    return steps.step(row, setting)
-
-
 def values(losses):
-    return {"loss": losses.loss.item(), "global": losses.loss_global.item(), "local": losses.loss_local.item()}
+    parts = {"global": losses.loss_global, "local": losses.loss_local, "summed": losses.loss}
+    return {name: loss.item() for name, loss in parts.items()}
 
 
 def timed(row, setting):
     """(milliseconds of a step, of its parts); on a GPU in two steps, for waiting between parts costs time."""
-    import steps
-
     clock = steps.Clock(setting.device)
     steps.step(row, setting, clock)
     total = clock.total
@@ -120,7 +117,7 @@ def timed(row, setting):
     return total, clock.ms
 
 
-class Disagree(Exception):
+class Disagree(UserError):
     """Two forms of the step have different losses: there is no speed to speak of."""
 
 
@@ -129,7 +126,7 @@ def check(reference, row, tolerance):
         found = row["losses"][name]
         if not abs(found - exact) <= tolerance * abs(exact):
             raise Disagree(
-                f'"{row["row"]}" has a {name} loss of {found:.6g}, the reference one of {exact:.6g}; '
+                f'no times: "{row["row"]}" has a {name} loss of {found:.6g}, the reference one of {exact:.6g}; '
                 f"they may differ by {tolerance:g} of it"
             )
 
@@ -141,8 +138,6 @@ def ratio(slow, fast):
 
 def summary(found, batch):
     """What the rows say beside each other, and what the full recipe would take."""
-    import fake
-
     rows = found["rows"]
     reference, careful, cache, packing, *_, ours = rows[:7]
     pairs = TrainConfig.steps * TrainConfig.batch
@@ -164,8 +159,6 @@ def summary(found, batch):
 
 
 def show(result):
-    from steps import PARTS
-
     heads = ["pairs/s", "ms", *PARTS, "GFLOP/pair", "share", "peak MB"]
     print(f"{'step':52}" + "".join(f"{head:>11}" for head in heads))
     batch = result["settings"]["batch"]
@@ -210,8 +203,6 @@ def main(argv=None):
         if value is not None and value < 1:
             parser.error(f"--{name} must be positive, got {value}")
 
-    import torch
-
     torch.set_num_threads(args.threads or os.cpu_count())
     args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -220,28 +211,23 @@ def main(argv=None):
         folder = args.dir or Path(folder)
         try:
             if args.full:
-                import full
-
                 result, print_it = full.run(args, folder), full.show
             elif args.profile:
-                import operations
-
                 result, print_it = operations.run(args, folder), operations.show
             else:
                 result, print_it = compare(args, folder), show
-        except Disagree as problem:
-            print(f"throughput: no times: {problem}", file=sys.stderr)
+        except UserError as problem:
+            print(f"throughput: {problem}", file=sys.stderr)
             return 1
+        except KeyboardInterrupt:
+            print("throughput: interrupted", file=sys.stderr)
+            return 130
     print(json.dumps(result, indent=1)) if args.json else print_it(result)
     return 0
 
 
 def compare(args, folder):
     """The table."""
-    import fake
-    from ops import machine
-    from steps import Setting
-
     images, captions = args.batch, args.batch
     if args.fake_data:
         images = args.images or (fake.IMAGES if args.device == "cuda" else min(fake.IMAGES, 2048))
@@ -250,7 +236,7 @@ def compare(args, folder):
         folder / "store", args.size, args.batch, device=args.device, dtype=args.dtype, images=images, captions=captions
     )
     if not len(setting.batch.name):
-        raise SystemExit(f"throughput: none of the {args.batch} captions mentions anything; give a larger --batch")
+        raise UserError(f"none of the {args.batch} captions mentions anything; give a larger --batch")
     found = measure(setting, args.steps)
     lengths = setting.batch.segment.ge(0).sum().item()
     settings = {
