@@ -33,6 +33,9 @@ def run(args, folder):
     images = args.images or (fake.IMAGES if cuda else 2048)
     captions = fake.CAPTIONS if images == fake.IMAGES else images * fake.CAPTIONS // fake.IMAGES
     steps, batch = (TrainConfig.steps, TrainConfig.batch) if cuda else (CPU_STEPS, min(CPU_BATCH, captions))
+    for name in ("cold", "warm"):
+        if (folder / name).exists():
+            raise UserError(f"--dir {folder}: holds a run of an earlier time; give another folder, or delete this one")
     begin = time.perf_counter()
     features = fake.random_features(64, GRID[0] * GRID[1], WIDTHS[args.size])
     store = fake.write_store(folder / "store", images, captions, GRID, features, dtype=args.dtype)

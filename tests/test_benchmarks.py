@@ -165,6 +165,8 @@ def test_the_whole_recipe_in_small(tmp_path):
     settings = result["settings"]
     assert settings["share_of_the_recipe"] == settings["steps"] * settings["batch"] / (280 * 16384)
     assert "was not run" in result["projection"]["of"]
+    again = subprocess.run([sys.executable, *command, "--dir", tmp_path], capture_output=True, text=True)
+    assert again.returncode == 1 and "give another folder" in again.stderr and "Traceback" not in again.stderr
 
 
 @pytest.mark.parametrize(
