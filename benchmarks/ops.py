@@ -316,6 +316,7 @@ def machine(device):
 
         versions["triton"] = triton.__version__
     where = {"device": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    where["load"] = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None  # our own threads among them
     where["backend"] = os.environ.get("FASTZSS_BACKEND", "auto")
     script = Path(sys.argv[0]).resolve()
     script = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script.name

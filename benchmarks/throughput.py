@@ -165,9 +165,8 @@ def show(result):
     for row in result["rows"]:
         parts = [f"{row['parts'][part]:.1f}" if row["parts"][part] >= 0.05 else "-" for part in PARTS]
         cells = [f"{row['pairs_s']:.2f}", f"{row['ms']:.1f}", *parts, f"{row['flops'] / batch / 1e9:.3g}"]
-        print(
-            f"{row['row']:52}" + "".join(f"{c:>11}" for c in [*cells, f"{row['share']:.0%}", f"{row['peak_mb']:.0f}"])
-        )
+        cells += [f"{row['share']:.0%}", f"{row['peak_mb']:.0f}"]
+        print(f"{row['row']:52}" + "".join(f"{cell:>11}" for cell in cells))
     for label, why in result["not_measured"].items():
         print(f"{label:52}{'not measured':>22}: {why}")
     print(
@@ -230,7 +229,7 @@ def compare(args, folder):
     """The table."""
     images, captions = args.batch, args.batch
     if args.fake_data:
-        images = args.images or (fake.IMAGES if args.device == "cuda" else min(fake.IMAGES, 2048))
+        images = args.images or (fake.IMAGES if args.device == "cuda" else 2048)
         captions = fake.CAPTIONS
     setting = Setting(
         folder / "store", args.size, args.batch, device=args.device, dtype=args.dtype, images=images, captions=captions
