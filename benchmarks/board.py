@@ -21,16 +21,19 @@ BEGIN, END = "<!-- made by: python benchmarks/board.py -->", "<!-- end of the bo
 WANTED = {  # what a reader may ask for: (kind, on a GPU) -> the command that would measure it
     ("throughput", False): "python benchmarks/throughput.py",
     ("full", False): "python benchmarks/throughput.py --full",
+    ("profile", False): "python benchmarks/throughput.py --profile",
     ("scaling", False): "python benchmarks/scaling.py",
     ("ops", False): "python benchmarks/ops.py",
     ("throughput", True): "python benchmarks/throughput.py --device cuda",
     ("full", True): "python benchmarks/throughput.py --full --device cuda",
+    ("profile", True): "python benchmarks/throughput.py --profile --device cuda",
     ("scaling", True): "python benchmarks/scaling.py --device cuda",
     ("gpu", True): "python tools/gpu_check.py",
 }
 TITLES = {
     "throughput": "a training step",
     "full": "the whole recipe",
+    "profile": "what a step consists of",
     "scaling": "scaling",
     "ops": "the operations",
     "gpu": "kernels: right, and how fast",

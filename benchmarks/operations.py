@@ -43,7 +43,9 @@ def run(args, folder):
     total = sum(spent.values())
     kinds = {kind: {"ms": ms, "share": ms / total} for kind, ms in sorted(spent.items(), key=lambda k: -k[1])}
     names = ("size", "batch", "steps", "dtype")
+    useful = sum(row["share"] for kind, row in kinds.items() if kind in ("matrix products", "attention"))
     return {
+        "headlines": [["matrix products and attention, of the operations of our step", f"{useful:.0%}"]],
         "machine": machine(args.device),
         "settings": {name: getattr(args, name) for name in names},
         "step_ms": statistics.median(whole),
