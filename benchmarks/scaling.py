@@ -38,38 +38,40 @@ ASSUMED = {  # of the model: one H200 and what connects eight of them and their 
 }
 
 
-def step_of(folder, args, *, text, batch, grid=GRID, rank=0, world=1):
-    """(our step as a function of a clock, what it works on)."""
+def ours_of(folder, args, *, text, batch, grid=GRID, **options):
+    """What our step works on."""
     features = fake.random_features(min(batch, 64), grid[0] * grid[1], CHANNELS[text])
-    ours = steps.Ours(folder, text, batch, features, grid, device=args.device, rank=rank, world=world)
-    row = ours.row("ours", ours.optimiser(fused=True))
-    return row, ours
-
-
-def measured(args, **sizes):
-    """Milliseconds and pairs a second of one setting."""
-    with tempfile.TemporaryDirectory() as folder:
-        row, ours = step_of(folder, args, **sizes)
-        steps.step(row, ours)
-        times = []
-        for _ in range(args.steps):
-            clock = steps.Clock(ours.device)
-            steps.step(row, ours, clock)
-            times.append((clock.total, clock.ms))
-    ms = statistics.median(total for total, _ in times)
-    found = {part: statistics.median(parts[part] for _, parts in times) for part in steps.PARTS[1:]}
-    return {"ms": ms, "pairs_s": sizes["batch"] / ms * 1e3, "parts": found}
+    return steps.Ours(folder, text, batch, features, grid, device=args.device, **options)
 
 
 def sizes(args):
-    """Rows over batch, patches and width; the middle of each is the same step."""
-    for batch in BATCHES:
-        yield {"of": "batch", "batch": batch, **measured(args, text=args.size, batch=batch)}
+    """Rows over batch, patches and width; all take turns, so that a busy machine slows all of them."""
+    texts = list(CHANNELS)[: list(CHANNELS).index(args.size) + 1]
+    plans = [({"of": "batch", "batch": batch}, dict(text=args.size, batch=batch)) for batch in BATCHES]
     for side in GRIDS:
-        row = measured(args, text=args.size, batch=args.batch, grid=(side, side))
-        yield {"of": "patches", "patches": side * side, **row}
-    for text in list(CHANNELS)[: list(CHANNELS).index(args.size) + 1]:
-        yield {"of": "width", "text": text, **measured(args, text=text, batch=args.batch)}
+        plans.append(
+            ({"of": "patches", "patches": side * side}, dict(text=args.size, batch=args.batch, grid=(side, side)))
+        )
+    plans += [({"of": "width", "text": text}, dict(text=text, batch=args.batch)) for text in texts]
+    with tempfile.TemporaryDirectory() as folder:
+        shared, rows = {}, []
+        for number, (_, plan) in enumerate(plans):
+            learner, optimiser = shared.get(plan["text"], (None, None))
+            ours = ours_of(f"{folder}/{number}", args, learner=learner, **plan)
+            optimiser = optimiser or ours.optimiser(fused=True)
+            shared[plan["text"]] = ours.learner, optimiser
+            rows.append((ours, ours.row("ours", optimiser)))
+        times = [[] for _ in rows]
+        for turn in range(args.steps + 1):
+            for (ours, row), own in zip(rows, times, strict=True):
+                clock = steps.Clock(ours.device)
+                steps.step(row, ours, clock)
+                if turn:  # the first is to warm up
+                    own.append((clock.total, clock.ms))
+    for (what, plan), own in zip(plans, times, strict=True):
+        ms = statistics.median(total for total, _ in own)
+        parts = {part: statistics.median(parts[part] for _, parts in own) for part in steps.PARTS[1:]}
+        yield {**what, "ms": ms, "pairs_s": plan["batch"] / ms * 1e3, "parts": parts}
 
 
 def growth(args):
@@ -122,8 +124,8 @@ def child(args):
     cuda = args.device == "cuda"
     dist.init_process_group("gloo")  # two processes may share a GPU, which NCCL refuses
     rank, world = dist.get_rank(), dist.get_world_size()
-    row, ours = step_of(args.child, args, text=args.size, batch=args.batch, rank=rank, world=world)
-    optimise = row.optimiser
+    ours = ours_of(args.child, args, text=args.size, batch=args.batch, rank=rank, world=world)
+    optimise = ours.optimiser(fused=True)
     sent, reduce = [0, 0], dist.all_reduce
     parameters = [p for p in ours.learner.parameters() if p.requires_grad]
 
@@ -146,7 +148,7 @@ def child(args):
             optimise.step()
 
     dist.all_reduce = counted
-    row = row._replace(optimiser=Summed())
+    row = ours.row("ours", Summed())
     steps.step(row, ours)
     sent[:], times = [0, 0], []
     for _ in range(args.steps):
@@ -164,7 +166,8 @@ def child(args):
 def model(args, of_processes):
     """Seconds of the recipe on 1 and 8 GPUs and 8 nodes of 8, from measured FLOPs and bytes and assumed rates."""
     with tempfile.TemporaryDirectory() as folder:
-        row, ours = step_of(folder, args, text=args.size, batch=args.batch)
+        ours = ours_of(folder, args, text=args.size, batch=args.batch)
+        row = ours.row("ours", ours.optimiser(fused=True))
         flops = steps.cost(lambda: steps.step(row, ours, exact=True), ours.device)[0]["flops"] / args.batch
     gradients = of_processes["bytes_of_gradients"]
     losses = of_processes["bytes_of_losses"] / args.batch * TrainConfig.batch

@@ -65,10 +65,11 @@ class Ours:
         features: (unit patches [f, N, D], globals [f, 1, D]); row r of the store is the (r % f)-th of them.
         images, captions: of the store; None: as many as the batch has pairs.
         rank, world: of this process, and of how many.
+        learner: of another setting, to be shared; None: a new one.
     """
 
     def __init__(self, folder, text, batch, features, grid, *, device="cpu", dtype="int8", images=None, captions=None,
-                 record=None, rank=0, world=1):  # fmt: skip
+                 record=None, rank=0, world=1, learner=None):  # fmt: skip
         self.device = torch.device(device)
         if rank == 0:
             fake.write_store(folder, images or batch, captions or batch, grid, features, dtype=dtype, record=record)
@@ -79,7 +80,7 @@ class Ours:
         self.patches = self.store.load(device)
         self.images = self.store.globals().to(device)
         torch.manual_seed(0)
-        self.learner = Learner(PRESETS[text], self.store.plan.channels).to(device)
+        self.learner = learner or Learner(PRESETS[text], self.store.plan.channels).to(device)
 
     @property
     def amp(self):
