@@ -1,6 +1,7 @@
-"""The speed of the kernels on a GPU, for tools/gpu_check.py: beside other forms, and over launch options.
+"""The speed of the kernels on a GPU: beside other forms, and over launch options.
 
-`run` tells device, toy (tiny sizes), trials() and left() (seconds).  All times are medians with cold caches.
+For tools/gpu_check.py and `python benchmarks/ops.py --tune`.  `run` tells device, toy (tiny sizes), trials() and left()
+(seconds).  All times are medians with cold caches.
 """
 
 import contextlib
@@ -10,12 +11,15 @@ import itertools
 import os
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
 from fastzss import kernels
-from fastzss.kernels import fused_clip, fused_pool
+from fastzss.kernels import configs, fused_clip, fused_pool
+
+ALIKE = 1e-2  # relative error that half precision may have
 
 
 @functools.cache
@@ -123,25 +127,32 @@ def compared_local(run, storage, N, B, D, names):
     return found
 
 
-def points(run):
-    """(op, sizes, launch options) of the sweep; the first options of each size are the shipped ones."""
+def points(run, wide=False):
+    """(op, sizes, launch options) of the sweep; the first options of each size are the shipped ones.
+
+    `wide`: every number of channels that has an entry of its own in configs.TUNED, and smaller tiles.
+    """
     if run.toy:
         yield from (("concept_pool", ("int8", 5, 20, 24), o) for o in ({}, {"BN": 16}))
         yield from (("clip_loss", ("float16", 40, 24), o) for o in ({}, {"BM": 32, "BN": 32}))
         return
     stages, warps = (2, 3, 4), (4, 8)
-    for storage, (N, D) in itertools.product(("int8", "float16"), ((256, 768), (256, 384), (256, 1024), (1024, 768))):
+    shapes = [(256, 768), (256, 384), (256, 1024), (1024, 768)]
+    if wide:
+        shapes = [(N, D) for N in (256, 1024) for D in (128, 192, 384, 768, 1024)]
+    for storage, (N, D) in itertools.product(("int8", "float16"), shapes):
         yield "concept_pool", (storage, 4096 * 256 // N, N, D), {}
-        for BN, w, s, tma in itertools.product((32, 64), warps, stages, (True, False)):
-            if tma or (BN == 32 and s < 4):
+        for BN, w, s, tma in itertools.product((16, 32, 64) if wide else (32, 64), warps, stages, (True, False)):
+            if wide or tma or (BN == 32 and s < 4):
                 yield "concept_pool", (storage, 4096 * 256 // N, N, D), dict(BN=BN, num_warps=w, num_stages=s, TMA=tma)
     yield "clip_loss", ("bfloat16", 16384, 768), {}
     for (BM, BN), BD, w, s in itertools.product(((128, 128), (128, 256), (64, 128)), (32, 64), warps, (3, 4)):
         yield "clip_loss", ("bfloat16", 16384, 768), dict(BM=BM, BN=BN, BD=BD, num_warps=w, num_stages=s)
 
 
-def swept(run, op, sizes, launch, trials=True):
-    """Forward and backward time of one point."""
+@functools.lru_cache(2)
+def swept_case(run, op, sizes):
+    """(loss as a function of launch options, its leaf, bytes read, output and gradient with the shipped options)."""
     device = run.device
     torch.manual_seed(0)
     dtype, B, *_, D = sizes
@@ -150,16 +161,25 @@ def swept(run, op, sizes, launch, trials=True):
         patches = table().patches_of(B, sizes[2], D, dtype, device)
         row, name = table().mentions(B, names := 6 if run.toy else 574, device)
         leaf = F.normalize(torch.randn(names, D, device=device), dim=-1).requires_grad_()
-        forward = lambda: fused_pool.concept_pool(leaf, patches, row, name, 0.1, **launch)  # noqa: E731
+        forward = lambda **launch: fused_pool.concept_pool(leaf, patches, row, name, 0.1, **launch)  # noqa: E731
         read = len(row.unique()) * (patches.tokens[0].nbytes + (2 * sizes[2] if dtype == torch.int8 else 0))
     else:
         images = F.normalize(torch.randn(B, D, device=device), dim=-1).to(dtype)
         leaf, read = images.flip(0).clone().requires_grad_(), None
-        forward = lambda: fused_clip.clip_loss(images, leaf, 50.0, **launch)  # noqa: E731
+        forward = lambda **launch: fused_clip.clip_loss(images, leaf, 50.0, **launch)  # noqa: E731
+    output = forward()
+    return forward, leaf, read, [output, *torch.autograd.grad(output, leaf, torch.ones_like(output))]
+
+
+def swept(run, op, sizes, launch, trials=True):
+    """Forward and backward time of one point; raises where the options give other numbers than the shipped ones."""
+    case, leaf, read, usual = swept_case(run, op, sizes)
+    forward = functools.partial(case, **launch)
     output = forward()
     upstream = torch.ones_like(output)
     backward = lambda: torch.autograd.grad(output, leaf, upstream, retain_graph=True)  # noqa: E731
-    backward()
+    if max(map(table().gap, [output, *backward()], usual)) > ALIKE:
+        raise ValueError("these options give other numbers")
     if not trials:
         return None
     times = {"forward_ms": timed(run, forward), "backward_ms": timed(run, backward)}
@@ -167,10 +187,10 @@ def swept(run, op, sizes, launch, trials=True):
     return times | rates
 
 
-def sweep(run):
+def sweep(run, wide=False):
     copy = table().copy_speed() if run.device == "cuda" else None
     yield {"what": "copy", "gb_s": copy}
-    for op, sizes, launch in points(run):
+    for op, sizes, launch in points(run, wide):
         row = {"op": op, "sizes": sizes, "options": launch}
         if run.left() < 20:
             yield row | {"left_out": "out of time"}
@@ -182,3 +202,38 @@ def sweep(run):
         if copy and "forward_gb_s" in row:
             row["forward_share"], row["backward_share"] = (row[f"{w}_gb_s"] / copy for w in ("forward", "backward"))
         yield row
+
+
+def entries(rows, arch):
+    """Rows of a sweep -> (key of configs.TUNED, best options or None where the shipped ones are, their ms, its ms)."""
+    rows = [row for row in rows if "forward_ms" in row]
+    for (op, sizes), group in itertools.groupby(rows, key=lambda row: (row["op"], row["sizes"])):
+        tried = list(group)
+        dtype, length, D = sizes[0], sizes[-2], sizes[-1]
+        for which in ("forward", "backward"):
+            best = min(tried, key=lambda row: row[f"{which}_ms"])
+            key = (f"{op.split('_')[-1 if op == 'concept_pool' else 0]}_{which}", arch, D, bucket(length), dtype)
+            yield key, best["options"] or None, tried[0][f"{which}_ms"], best[f"{which}_ms"]
+
+
+def bucket(length):
+    return 1 << (length - 1).bit_length()
+
+
+class Patient(NamedTuple):
+    """A `run` on a GPU that takes as long as it takes."""
+
+    of: int
+    device: str = "cuda"
+    toy: bool = False
+
+    def trials(self):
+        return self.of
+
+    def left(self):
+        return float("inf")
+
+
+def tuned(trials):
+    """What `python benchmarks/ops.py --tune` prints."""
+    yield from entries(sweep(Patient(trials), wide=True), configs.arch_of("cuda"))

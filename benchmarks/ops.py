@@ -22,9 +22,11 @@ import itertools
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -34,6 +36,7 @@ from fastzss import kernels
 from fastzss.kernels import reference
 from fastzss.kernels.reference import Patches
 
+ROOT = Path(__file__).resolve().parent.parent
 FLOOR, AGREE = 1e-6, 1e-4  # relative errors: of a small size against float64, and of two forms at full size
 
 
@@ -263,17 +266,17 @@ def copy_speed():
     return 2 * source.numel() / cuda_milliseconds(lambda: target.copy_(source), 20) / 1e6
 
 
-def peak_megabytes(form, case, device):
+def peak_megabytes(call, device):
     """The most memory held beyond what was held before."""
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        run(form, case)
+        call()
         return (torch.cuda.max_memory_allocated() - before) / 1e6
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler talks on stderr
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as record:
-        run(form, case)
+        call()
     events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
     held = itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
     return max(held, default=0) / 1e6
@@ -296,7 +299,8 @@ def measure(label, device, trials, copy):
         if not apart <= AGREE:
             return row | {"wrong": f"at full size the two forms differ by {apart:.2g}"}
     for (name, form), time_of in zip(forms.items(), milliseconds(forms.values(), case, trials), strict=True):
-        row[f"{name}ms"], row[f"{name}peak_mb"] = time_of, peak_megabytes(form, case, device)
+        row[f"{name}ms"] = time_of
+        row[f"{name}peak_mb"] = peak_megabytes(lambda form=form: run(form, case), device)
     if case.naive:
         row["ratio"] = row["naive_ms"] / row["ms"]
     if copy and case.moved:
@@ -313,8 +317,13 @@ def machine(device):
         import triton
 
         versions["triton"] = triton.__version__
-    where = {"device": name, "threads": torch.get_num_threads(), "backend": os.environ.get("FASTZSS_BACKEND", "auto")}
-    return {**where, **versions, "date": datetime.date.today().isoformat()}
+    where = {"device": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    where["load"] = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None  # our own threads among them
+    where["backend"] = os.environ.get("FASTZSS_BACKEND", "auto")
+    script = Path(sys.argv[0]).resolve()
+    script = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script.name
+    command = shlex.join(["python", str(script), *sys.argv[1:]])
+    return {**where, **versions, "date": datetime.date.today().isoformat(), "command": command}
 
 
 def processor():
@@ -353,9 +362,9 @@ def main(argv=None):
     if args.tune:
         if args.device != "cuda":
             parser.error("--tune needs a GPU")
-        from tune import entries  # late: it imports this file
+        from gpu_speed import tuned  # late: it imports this file, and triton
 
-        for key, options, before, after in entries(args.device, trials):
+        for key, options, before, after in tuned(trials):
             print(f"    {key}: {options},  # {before:.3f} -> {after:.3f} ms" if options else f"    # {key}: as it is")
         return 0
     copy = copy_speed() if args.device == "cuda" else None
