@@ -24,6 +24,8 @@ WANTED = {  # what a reader may ask for: (kind, on a GPU) -> the command that wo
     ("profile", False): "python benchmarks/throughput.py --profile",
     ("scaling", False): "python benchmarks/scaling.py",
     ("ops", False): "python benchmarks/ops.py",
+    ("store", False): "python benchmarks/store.py",
+    ("concepts", False): "python benchmarks/concepts.py",
     ("throughput", True): "python benchmarks/throughput.py --device cuda",
     ("full", True): "python benchmarks/throughput.py --full --device cuda",
     ("profile", True): "python benchmarks/throughput.py --profile --device cuda",
@@ -36,6 +38,8 @@ TITLES = {
     "profile": "what a step consists of",
     "scaling": "scaling",
     "ops": "the operations",
+    "store": "the store",
+    "concepts": "words to concepts",
     "gpu": "kernels: right, and how fast",
 }
 
@@ -75,7 +79,21 @@ def ops(result):
             )
 
 
-KINDS = {"throughput": throughput, "full": full, "ops": ops}
+def store(result):
+    for row in result["rows"]:
+        missed = "" if row["met"] else f", **missed**: the bar is {row['bar']:g}"
+        yield row["row"], f"{row['value']:.2g}{missed}"
+
+
+def concepts(result):
+    for row in result["rows"]:
+        if "bar" in row:
+            names = ("per CPU second", "CPU seconds", "recall of 10")
+            figures = (f"{row[name]:,g} {name}" for name in names if name in row)
+            yield row["what"], ", ".join(figures) + ("" if row["met"] else f", **missed**: the bar is {row['bar']}")
+
+
+KINDS = {"throughput": throughput, "full": full, "ops": ops, "store": store, "concepts": concepts}
 
 
 def newest(folder=None):
