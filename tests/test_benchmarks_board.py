@@ -50,12 +50,12 @@ def test_the_newest_file_counts_and_the_missing_are_named(board, tmp_path):
         wrong = {"op": "concept_pool", "size": "4", "wrong": "output is off", "ratio": 9.0}
         result = {"machine": MACHINE | {"date": date}, "rows": [row, wrong]}
         (tmp_path / f"ops-cpu-{date}.json").write_text(json.dumps(result))
-    (tmp_path / "store-cpu-2026-11-20.json").write_text(
+    (tmp_path / "tides-cpu-2026-11-20.json").write_text(
         json.dumps({"machine": MACHINE, "headlines": [["reading", "2.0 GB/s"]]})
     )
     lines = board.table(board.newest(tmp_path))
     assert sum("3.0x" in line for line in lines) == 1 and not any("2.0x" in line or "9.0x" in line for line in lines)
-    assert any("2.0 GB/s" in line and "store-cpu-2026-11-20.json" in line for line in lines)
+    assert any("2.0 GB/s" in line and "tides-cpu-2026-11-20.json" in line for line in lines)
     missing = [line for line in lines if "**not measured**" in line]
     assert len(missing) == len(board.WANTED) - 1 and any("throughput.py --device cuda" in line for line in missing)
 
