@@ -16,7 +16,6 @@ from fastzss import world
 from fastzss.errors import UserError
 from fastzss.images import SUFFIXES, ImageUnreadable, World, open_source, read_image
 
-TEMPLATES = ("a {}", "the {}")  # as names stand in captions
 IGNORE = 255  # a pixel whose class nobody knows
 
 

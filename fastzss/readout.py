@@ -2,8 +2,8 @@
 
 A run reads a name by `concept`, the normalised sum of its words' unit token vectors inside a template (what the local
 loss trains), by `eot`, the caption vector (what the global loss trains), or by `both`, the normalised sum of the two;
-several templates are averaged.  Letters: hashed trigrams and words, the
-last word counted twice, so that "kitchen table" is nearer to "table" than to "kitchen".
+several templates are averaged.  Letters: hashed trigrams and words, the last word counted twice, so that "kitchen
+table" is nearer to "table" than to "kitchen".
 
 Sizes: K names, D channels.
 """
@@ -24,7 +24,7 @@ from fastzss.store.files import hash_file
 from fastzss.text import TextTower, TowerSize
 
 READOUTS = ("both", "concept", "eot")
-PLAIN = ("{}",)
+TEMPLATES = ("a {}", "the {}")  # as names stand in captions
 AT_ONCE = 512  # names read at a time
 LETTERS = 1024  # channels of a lexical vector
 
@@ -32,7 +32,7 @@ LETTERS = 1024  # channels of a lexical vector
 class Readout:
     """A text tower, asked for names."""
 
-    def __init__(self, tower, readout, templates=PLAIN):
+    def __init__(self, tower, readout, templates=TEMPLATES):
         self.tower, self.readout, self.templates = tower.eval(), readout, templates
         self.tokenizer = Tokenizer()
 

@@ -19,8 +19,7 @@ from PIL import Image
 from fastzss.drawing import labelled
 from fastzss.errors import UserError
 from fastzss.images import ImageUnreadable, read_image
-from fastzss.protocols import TEMPLATES
-from fastzss.readout import Readout, load_tower
+from fastzss.readout import TEMPLATES, Readout, load_tower
 from fastzss.runs import Run
 from fastzss.vision import as_tensor, reload_vision
 
