@@ -288,7 +288,8 @@ code, .facts div, article, .charts div, .table, .classes, .times { background: v
 .table { overflow-x: auto; margin-bottom: 20px; padding: 8px 0 } caption { text-align: left; padding: 8px 18px }
 table, b, dd, .bars { font-variant-numeric: tabular-nums }
 th, td { padding: 10px 18px 10px 0; text-align: right; vertical-align: top; font-weight: inherit }
-td, thead { white-space: nowrap } th:first-child { text-align: left; padding-left: 18px; width: 55% }
+td, thead { white-space: nowrap }
+th:first-child { text-align: left; padding-left: 18px; width: 55%; overflow-wrap: normal }
 tbody tr { border-top: 1px solid var(--line) } .best { background: var(--tint) }
 small { display: block; font-size: 12px; font-weight: 400; white-space: nowrap }
 dl div { display: grid; grid-template-columns: minmax(90px, 3fr) 5fr; gap: 12px; padding: 3px 0; font-size: 14px }
