@@ -32,7 +32,7 @@ RECIPES = {
     "demo": {
         "text": "tiny",
         "batch": 64,
-        "steps": 400,
+        "steps": 200,
         "lr": 2e-3,
         "local_weight": 1.0,
         "checkpoint_every": 100,
