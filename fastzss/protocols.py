@@ -35,7 +35,7 @@ def world_set(data):
     if not isinstance(source, World):
         raise UserError(f"--data {data}: the protocol world takes {World.form}", code=2)
     groups = world.groups(source.split)
-    names = tuple(name for group in groups.values() for name in group)
+    names = world.names(source.split)
     if source.split == "combinations":
         groups |= {"unseen": world.UNSEEN, "seen": world.SEEN}
 

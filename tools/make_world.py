@@ -47,7 +47,7 @@ def main(argv=None):
             f"cannot write {problem.filename or args.dir}: {problem.strerror or problem}; "
             f"give a folder that can be written and has room for {args.n} scenes (about 25 kB each)"
         ) from problem
-    classes = sum(map(len, world.groups(args.split).values()))
+    classes = len(world.names(args.split))
     print(f"{args.dir}: {args.n} {args.split} scenes, {classes} classes, seed {args.seed}")
 
 
@@ -58,7 +58,7 @@ def write_world(folder, split, n, seed=0, progress=False):
     images, labels = folder / "images", folder / "labels"
     images.mkdir(parents=True, exist_ok=True)
     labels.mkdir(exist_ok=True)
-    names = [name for group in world.groups(split).values() for name in group]
+    names = world.names(split)
     (folder / "classes.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
     colours = palette(len(names))
     for index in tqdm(range(n), unit="scene", disable=not progress):

@@ -7,7 +7,7 @@ is a pure function; the mask holds the class of every pixel as an index into the
 
 from fastzss.world.captions import SYNONYMS
 from fastzss.world.pen import COLOURS
-from fastzss.world.scene import NAMES, SEEN, SIZE, SPLITS, UNSEEN, Scene, groups, scene
+from fastzss.world.scene import NAMES, SEEN, SIZE, SPLITS, UNSEEN, Scene, groups, names, scene
 from fastzss.world.stuffs import STUFFS
 from fastzss.world.things import DRAWINGS, THINGS
 
@@ -24,5 +24,6 @@ __all__ = [
     "UNSEEN",
     "Scene",
     "groups",
+    "names",
     "scene",
 ]

@@ -38,6 +38,11 @@ def groups(split):
     return {"things": UNSEEN + SEEN if split == "combinations" else THINGS, "stuff": STUFFS}
 
 
+def names(split):
+    """The classes of a split, in the order of their ids."""
+    return tuple(name for group in groups(split).values() for name in group)
+
+
 @dataclass(frozen=True)
 class Scene:
     """A made-up photograph with its truth."""
@@ -91,9 +96,9 @@ def scene(split, index, seed=0):
     ]
     stuffs_seen = [stuff for stuff, left in zip(stuffs, shown, strict=False) if left >= 0.04 * width * height]
     captions = tuple(make_caption(random, things, stuffs_seen) for _ in range(2))
-    names = [name for group in groups(split).values() for name in group]
     labels = [f"{thing.colour} {thing.name}" if split == "combinations" else thing.name for thing in drawn]
-    ids = np.array([names.index(name) for name in stuffs + labels], np.uint8)
+    id_of = {name: k for k, name in enumerate(names(split))}
+    ids = np.array([id_of[name] for name in stuffs + labels], np.uint8)
     return Scene(image, captions, ids[layers])
 
 
