@@ -33,6 +33,7 @@ import torch
 import torch.nn.functional as F
 
 from fastzss import kernels
+from fastzss.console import guarded
 from fastzss.kernels import reference
 from fastzss.kernels.reference import Patches
 
@@ -382,4 +383,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded("ops", main, "interrupted"))

@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 from ops import machine
 
+from fastzss.console import guarded
 from fastzss.errors import UserError
 from fastzss.loader import Loader
 from fastzss.settings import TrainConfig
@@ -253,21 +254,13 @@ def main(argv=None):
     torch.set_num_threads(args.threads or os.cpu_count())
     settings = {name: getattr(args, name) for name in ("size", "batch", "steps")}
     result = {"machine": machine(args.device), "settings": settings}
-    try:
-        result["sizes"] = list(sizes(args))
-        result["processes"] = list(processes(args))
-        result["growth"] = list(growth(args))
-        result["model"] = model(args, result["processes"][-1])
-    except UserError as problem:
-        print(f"scaling: {problem}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("scaling: interrupted", file=sys.stderr)
-        return 130
+    result["sizes"] = list(sizes(args))
+    result["processes"] = list(processes(args))
+    result["growth"] = list(growth(args))
+    result["model"] = model(args, result["processes"][-1])
     result["headlines"] = headlines(result)
     print(json.dumps(result, indent=1)) if args.json else show(result)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded("scaling", main, "interrupted"))

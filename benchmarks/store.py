@@ -32,6 +32,7 @@ import torch.nn.functional as F
 import zarr
 
 from fastzss import world
+from fastzss.console import guarded
 from fastzss.crew import Crew
 from fastzss.evaluate import evaluate
 from fastzss.extract import extract
@@ -280,4 +281,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded("store", main, "interrupted"))

@@ -35,6 +35,7 @@ from graphs import Captured
 from ops import machine
 from steps import PARTS, Setting
 
+from fastzss.console import guarded
 from fastzss.errors import UserError
 from fastzss.settings import TrainConfig
 
@@ -208,21 +209,13 @@ def main(argv=None):
         parser.error("--device cuda: PyTorch sees no GPU here; leave --device out, or say --device cpu")
     with tempfile.TemporaryDirectory() as folder:
         folder = args.dir or Path(folder)
-        try:
-            if args.full:
-                result, print_it = full.run(args, folder), full.show
-            elif args.profile:
-                result, print_it = operations.run(args, folder), operations.show
-            else:
-                result, print_it = compare(args, folder), show
-        except UserError as problem:
-            print(f"throughput: {problem}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print("throughput: interrupted", file=sys.stderr)
-            return 130
+        if args.full:
+            result, print_it = full.run(args, folder), full.show
+        elif args.profile:
+            result, print_it = operations.run(args, folder), operations.show
+        else:
+            result, print_it = compare(args, folder), show
     print(json.dumps(result, indent=1)) if args.json else print_it(result)
-    return 0
 
 
 def compare(args, folder):
@@ -251,4 +244,4 @@ def compare(args, folder):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded("throughput", main, "interrupted"))

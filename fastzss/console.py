@@ -16,18 +16,21 @@ from contextlib import contextmanager
 from fastzss.errors import UserError
 
 
-def guarded(program, work):
-    """Run a command; what the user can mend becomes a sentence and an exit code, what is our mistake a traceback."""
+def guarded(program, work, interrupted="interrupted; the same command goes on from here"):
+    """Run a command; what the user can mend becomes a sentence and an exit code, what is our mistake a traceback.
+
+    `work` may return an exit code.
+    """
     quiet_logs()
     try:
         with interruptible():
-            work()
+            code = work()
         sys.stdout.flush()
-        return 0
+        return code or 0
     except UserError as problem:
         return complain(program, str(problem), problem.code)
     except KeyboardInterrupt:
-        return complain(program, "interrupted; the same command goes on from here", 130)
+        return complain(program, interrupted, 130)
     except BrokenPipeError:  # the reader of our output has left, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

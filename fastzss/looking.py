@@ -9,7 +9,6 @@ it, nor on what was there before.
 import logging
 import os
 import queue
-import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from fastzss.errors import UserError
 from fastzss.images import ImageUnreadable
+from fastzss.worker import Worker
 
 log = logging.getLogger("fastzss")
 
@@ -75,11 +75,9 @@ class Background:
         plan = writer.plan
         room = max(2, QUEUED_BYTES // (batch * plan.patches * plan.channels * 4))
         self._queue, self._problem, self._left = queue.Queue(room), None, False
-        self._done = threading.Event()  # an interrupted Thread.join takes a thread that works for one that has ended
-        self._thread = threading.Thread(target=self._work, name="shard-writer", daemon=True)
 
     def __enter__(self):
-        self._thread.start()
+        self._worker = Worker("shard-writer", self._write_all)
         return self
 
     def put(self, *features):
@@ -92,24 +90,14 @@ class Background:
 
     def __exit__(self, kind, *_):
         self._left = kind is not None  # what has not begun yet stays undone
-        began, again, last = time.perf_counter(), None, [None]
-        while not self._done.is_set():  # it must not be in the middle of a write when the program ends
-            try:
-                while last:
-                    self._queue.put(last[-1])
-                    last.pop()
-                self._done.wait()
-            except KeyboardInterrupt as impatience:
-                again = impatience
+        began, again = time.perf_counter(), None
+        try:
+            self._worker.finish(lambda: self._queue.put(None))  # no program ends in the middle of a write
+        except KeyboardInterrupt as impatience:
+            again = impatience
         self.waited += time.perf_counter() - began
         if kind is None and (self._problem or again) is not None:
             raise self._problem or again
-
-    def _work(self):
-        try:
-            self._write_all()
-        finally:
-            self._done.set()
 
     def _write_all(self):
         part = None

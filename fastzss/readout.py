@@ -50,8 +50,6 @@ class Readout:
 
     def _in_template(self, names, template, readout):
         """[K, D] unit vectors of the names, each standing in a template."""
-        if readout == "both":
-            return F.normalize(sum(self._in_template(names, template, one) for one in ("concept", "eot")), dim=-1)
         head = self.tokenizer.clean(template.partition("{}")[0])
         rows, words = [], []
         for name in names:
@@ -67,13 +65,14 @@ class Readout:
         )
         device = next(self.tower.parameters()).device
         batch = collate(texts, np.arange(len(rows))).to(device)
-        if readout == "eot":
-            return self.tower.units(batch.ids, batch.segment, batch.eot)
         start = (batch.eot.cpu().numpy() + 1 - lengths).tolist()
         used = torch.tensor([begin + token for own, begin in zip(words, start, strict=True) for token in own])
-        units = self.tower.units(batch.ids, batch.segment, used.to(device))
-        sums = [own.sum(0) for own in units.split([len(own) for own in words])]
-        return F.normalize(torch.stack(sums), dim=-1)
+        units = self.tower.units(batch.ids, batch.segment, torch.cat([batch.eot, used.to(device)]))
+        caption, *of_words = units.split([len(names), *map(len, words)])
+        if readout == "eot":
+            return caption
+        concept = F.normalize(torch.stack([own.sum(0) for own in of_words]), dim=-1)
+        return concept if readout == "concept" else F.normalize(concept + caption, dim=-1)
 
 
 def load_tower(run, device="cpu"):

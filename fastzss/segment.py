@@ -126,7 +126,9 @@ def winners(scores, size):
     """
     best, winner = torch.full(size, -torch.inf), torch.zeros(size, dtype=torch.long)
     for first in range(0, len(scores), AT_ONCE):
-        maps = F.interpolate(scores[None, first : first + AT_ONCE], size, mode="bilinear")[0]
+        maps = scores[first : first + AT_ONCE]
+        if maps.shape[1:] != size:
+            maps = F.interpolate(maps[None], size, mode="bilinear")[0]
         score, index = maps.max(0)
         nearer = score > best
         best, winner = torch.where(nearer, score, best), torch.where(nearer, index + first, winner)

@@ -273,7 +273,7 @@ def test_who_leaves_early_leaves_no_thread_and_no_half_shard(tmp_path):
         background.put(0, 0, *BATCH)
         background.put(1, 0, *(t[:2] for t in BATCH))
         raise KeyboardInterrupt
-    assert not background._thread.is_alive()
+    assert not background._worker.is_alive()
     assert set(writer.todo()) >= {1, 2} and not list((tmp_path / "s").rglob("*.tmp"))
 
 

@@ -5,6 +5,7 @@ point into the cleaned text.  The encoding works on bytes, so a token may cover 
 holds the whole character.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 CONTEXT = 77
@@ -19,13 +20,20 @@ class Tokens(NamedTuple):
     end: int  # characters before this one are wholly within the context
 
 
+@cache
+def byte_pairs():
+    """open_clip's table of words; reading it takes a third of a second."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer(clean="lower")
+
+
 class Tokenizer:
     def __init__(self, context=CONTEXT):
         import regex
-        from open_clip.tokenizer import SimpleTokenizer
 
         self.context = context
-        self._bpe = SimpleTokenizer(clean="lower")
+        self._bpe = byte_pairs()
         # open_clip's words without its special tokens: a caption that spells "<end_of_text>" is text like any other
         self._words = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+", regex.IGNORECASE)
         self._known = {}

@@ -8,11 +8,11 @@ and copies from there on a stream of its own, so that neither reading nor copyin
 
 import contextlib
 import queue
-import threading
 
 import torch
 
 from fastzss.kernels import Patches
+from fastzss.worker import Worker
 
 DEPTH = 2  # batches ready or being read, beside the one in use
 
@@ -70,8 +70,7 @@ def read_ahead(store, batches, device=None):
         except BaseException as problem:  # also one of `batches`: whoever waits for the batch must hear of it
             ready.put(problem)
 
-    thread = threading.Thread(target=work, name="read-ahead", daemon=True)
-    thread.start()
+    worker = Worker("read-ahead", work)
     try:
         while (found := ready.get()) is not None:
             if isinstance(found, BaseException):
@@ -82,5 +81,4 @@ def read_ahead(store, batches, device=None):
                 slot.used = torch.cuda.current_stream(device).record_event()
             free.put(slot)
     finally:
-        free.put(None)
-        thread.join()
+        worker.finish(lambda: free.put(None))
