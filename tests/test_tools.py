@@ -54,4 +54,4 @@ def test_regions_are_things_more_than_discs_are(monkeypatch):
                 region.append((classes[inside] == most).float().mean())
                 disc.append((classes[around] == most).float().mean())
     assert np.mean(region) > 1.5 * np.mean(disc), "a region keeps to one thing"
-    assert np.mean(at_things) > 1.3 * (labels < len(world.THINGS)).float().mean(), "things are met more often than drawn"
+    assert np.mean(at_things) > 1.3 * (labels < len(world.THINGS)).float().mean(), "small things count"
