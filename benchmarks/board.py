@@ -81,7 +81,7 @@ def ops(result):
 
 def store(result):
     for row in result["rows"]:
-        missed = "" if row["met"] else f", **missed**: the bar is {row['bar']:g}"
+        missed = "" if row.get("met", True) else f", **missed**: the bar is {row['bar']:g}"
         yield row["row"], f"{row['value']:.2g}{missed}"
 
 

@@ -7,7 +7,6 @@ it, nor on what was there before.
 """
 
 import logging
-import os
 import queue
 import time
 from collections import deque
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from fastzss.errors import UserError
 from fastzss.images import ImageUnreadable
+from fastzss.room import cores
 from fastzss.worker import Worker
 
 log = logging.getLogger("fastzss")
@@ -34,7 +34,7 @@ class Eye:
     def __init__(self, source, vision, plan, batch):
         self.source, self.vision, self.plan, self.batch = source, vision, plan, batch
         self.order = plan.order()
-        self.threads = max(2, min(16, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+        self.threads = max(2, min(16, cores()))
 
     def look(self, shards):
         """Yields (shard, place in it, patches [b, N, D], globals [b, G, D], valid [b]), batch after batch."""

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from fastzss.errors import UserError
+from fastzss.room import ranks_here
 
 
 def join_ranks(device=None):
@@ -22,7 +23,7 @@ def join_ranks(device=None):
 
     program = sys.argv[0] or "fastzss/train.py"
     wanted = int(os.environ.get("WORLD_SIZE", 1))
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    here = ranks_here()
     works = (
         f"`torchrun --nproc_per_node N {program} ...`, or `accelerate launch --multi_gpu --num_processes N {program}"
     )

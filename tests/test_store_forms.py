@@ -4,6 +4,7 @@ import os
 import runpy
 import shutil
 import tarfile
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,9 +17,11 @@ from zarr.codecs import ZstdCodec
 
 from fastzss.errors import UserError
 from fastzss.store import FeaturePlan, FeatureWriter, PatchStore, convert, merge, store_info, verify
+from fastzss.store import rows as store_rows
 from fastzss.store.archive import LEVEL
 from fastzss.store.commits import choose_form
 from fastzss.store.features import ShardWriter
+from fastzss.store.memory import read_to_device
 
 small = SimpleNamespace(**runpy.run_path(Path(__file__).parent / "small_stores.py"))
 HALF = FeaturePlan.from_json({**small.PLAN.to_json(), "dtype": "float16", "globals": ["cls", "patch-mean"]})
@@ -49,6 +52,39 @@ def test_all_forms_give_the_same_numbers_under_the_same_identity(stores):
             assert (one is None and two is None) or torch.equal(one, two)
         assert torch.equal(store.globals(), right.globals()) and torch.equal(store.valid(), right.valid())
         assert store.verify(3) == []
+
+
+@pytest.mark.parametrize("form", small.FORMS)
+def test_several_threads_read_the_same_and_say_what_is_damaged(stores, form, tmp_path, monkeypatch):
+    plain = PatchStore(stores[form])
+    whole, rows = plain.load(), np.random.default_rng(0).permutation(22)
+    for module, name, value in ((store_rows, "SHARED", 0), (store_rows, "WIDE", 0), (store_rows, "cores", lambda: 3)):
+        monkeypatch.setattr(module, name, value)
+    before, seen = threading.active_count(), set()
+    read = store_rows.Rows._target
+    monkeypatch.setattr(store_rows.Rows, "_target", lambda *a: seen.add(threading.get_ident()) or read(*a))
+    store = PatchStore(stores[form])
+    assert store.plan.shards > 1
+    for found, expected in ((store.load(), whole), (store.take(rows), plain.take(rows))):
+        assert torch.equal(found.tokens, expected.tokens)
+        assert found.scale is None or torch.equal(found.scale, expected.scale)
+    there = torch.empty_like(whole.tokens)
+    read_to_device(store, "tokens", there)  # to this device, as it would be to another
+    assert torch.equal(there, whole.tokens)
+    assert seen - {threading.get_ident()}, "other threads have read"
+    assert threading.active_count() == before
+
+    shutil.copytree(stores[form], tmp_path / "s")
+    store = PatchStore(tmp_path / "s")
+    for file in {store._shard("tokens", shard).path for shard in range(store.plan.shards)}:
+        data = bytearray(file.read_bytes())
+        at = int(store._shard("tokens", 0).offsets[1]) + 3
+        data[at] ^= 1
+        file.write_bytes(data)
+    for work in (store.load, lambda: store.take(rows), lambda: read_to_device(store, "tokens", there)):
+        with pytest.raises(UserError, match="is damaged"):
+            work()
+    assert threading.active_count() == before
 
 
 def test_the_webdataset_library_reads_the_tars_as_samples(stores):

@@ -4,7 +4,6 @@ What a parser finds is mapped to tokens by characters alone.  A mention that is 
 out and counted.
 """
 
-import os
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from fastzss.captions.parsers import UNKNOWN
 from fastzss.captions.tokens import Tokenizer, tokens_of
+from fastzss.room import cores
 
 CHUNK = 4096  # captions
 MANY = 100_000  # captions from which a second process of spaCy is worth its start
@@ -80,8 +80,7 @@ def clean_texts(texts):
 
 def useful_processes(count):
     """How many processes of a spaCy pipeline are worth starting for so many captions on this machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores if count >= MANY else 1
+    return cores() if count >= MANY else 1
 
 
 @cache

@@ -9,6 +9,7 @@ So whatever moment a writer is killed at, the next one finds the truth in `todo(
 """
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -232,10 +233,13 @@ class ShardWriter:
         remove_file(folder / commit_name(self.shard))
         valid = int(self.room.views["valid"][: len(self.rows)].sum())
         contents = self.room.contents(self.shard)
-        write_files({folder / path: data for path, (data, _) in contents.items()})
-        files = {
-            path: entry(data) | ({} if mark is None else {"mark": mark}) for path, (data, mark) in contents.items()
-        }
+
+        def entries():
+            return {p: entry(data) | ({} if mark is None else {"mark": mark}) for p, (data, mark) in contents.items()}
+
+        with ThreadPoolExecutor(1) as beside:  # what is written is hashed while the disk is waited for
+            files = beside.submit(entries)
+            write_files({folder / path: data for path, (data, _) in contents.items()})
         write_json(folder / commit_name(self.shard), {
             "shard": self.shard,
             "rows": [self.rows.start, self.rows.stop],
@@ -243,7 +247,7 @@ class ShardWriter:
             "plan": self.plan.identity,
             "stats": writer.stats and writer.stats.files,
             "form": form_record(writer.form),
-            "files": files,
+            "files": files.result(),
         })  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """All patches of a store in memory: on a GPU, page-locked, or one copy that the ranks of a machine share.
 
-cuda     shards are read into page-locked memory and copied while the next one is read
+cuda     shards are read into page-locked memory and copied while the next ones are read
 pinned   page-locked memory of this process, for copies to a GPU that nobody waits for; refused without CUDA
 shm      Linux: the first rank of a machine fills a file that has no name (memfd), the others map the same pages once
          it is full.  Without a name nothing can stay behind: the last process that ends, however it ends, frees it.
@@ -8,6 +8,7 @@ shm      Linux: the first rank of a machine fills a file that has no name (memfd
 
 import mmap
 import os
+import queue
 import socket
 
 import torch
@@ -15,6 +16,7 @@ import torch.distributed as dist
 
 from fastzss.errors import UserError
 from fastzss.kernels import Patches
+from fastzss.store.rows import READERS, in_threads
 
 
 def load_pinned(store):
@@ -25,19 +27,22 @@ def load_pinned(store):
 
 
 def read_to_device(store, name, out):
-    """Read an array of all rows into a tensor on a device."""
-    cuda, plan = out.device.type == "cuda", store.plan
-    buffers = [torch.empty(plan.shard_images, *out.shape[1:], dtype=out.dtype, pin_memory=cuda) for _ in range(2)]
-    copied = [None, None]
-    for shard in range(plan.shards):
-        rows, buffer = plan.rows(shard), buffers[shard % 2]
-        if copied[shard % 2] is not None:
-            copied[shard % 2].synchronize()
-        store._shard(name, shard).read_into(buffer[: len(rows)].numpy())
-        out[rows.start : rows.stop].copy_(buffer[: len(rows)], non_blocking=cuda)
-        copied[shard % 2] = torch.cuda.current_stream(out.device).record_event() if cuda else None
-    if cuda:
-        torch.cuda.current_stream(out.device).synchronize()
+    """Read an array of all rows into a tensor on a device; one thread copies while others read."""
+    cuda, plan, free = out.device.type == "cuda", store.plan, queue.SimpleQueue()
+    for _ in range(READERS):
+        free.put(torch.empty(plan.shard_images, *out.shape[1:], dtype=out.dtype, pin_memory=cuda))
+
+    def read(shard):
+        rows, buffer = plan.rows(shard), free.get()
+        try:
+            store._shard(name, shard).read_into(buffer[: len(rows)].numpy())
+            out[rows.start : rows.stop].copy_(buffer[: len(rows)], non_blocking=cuda)
+            if cuda:
+                torch.cuda.current_stream(out.device).synchronize()  # only this thread waits
+        finally:
+            free.put(buffer)
+
+    in_threads(read, range(plan.shards), out.nbytes)
 
 
 def load_shared(store):

@@ -1,6 +1,6 @@
 """Reading a finished store: some rows, or all of them, as Patches.
 
-    take(rows)             one read a row and array, at its known place in the shard
+    take(rows)             one read a row and array, at its known place in the shard; several threads share many rows
     read_ahead(batches)    take of many batches, the next ones read while one is used (ahead.py)
     stream(batch, ...)     an epoch of shuffled batches, which any number of ranks shares (stream.py)
     load(device)           every shard once, into memory made beforehand: of a GPU, page-locked, or shared (memory.py)
@@ -23,6 +23,7 @@ from fastzss.store.ahead import read_ahead
 from fastzss.store.commits import form_of, read_commits, read_stats
 from fastzss.store.info import read_store_plan, store_info
 from fastzss.store.layers import CURES, check, read_record
+from fastzss.store.rows import in_threads
 from fastzss.store.stream import Stream
 from fastzss.store.texts import read_captions, read_concepts
 from fastzss.store.verify import verify
@@ -213,17 +214,24 @@ class PatchStore:
         return rows
 
     def _read_rows(self, name, rows, out, check):
+        if not len(rows):
+            return
         shards = rows // self.plan.shard_images
         order = np.argsort(rows, kind="stable")
-        for places in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1):
-            if len(places):
-                shard = self._shard(name, int(shards[places[0]]))
-                shard.read_rows(rows[places] - shard.first, out, places, check)
+
+        def read(places):
+            shard = self._shard(name, int(shards[places[0]]))
+            shard.read_rows(rows[places] - shard.first, out, places, check)
+
+        in_threads(read, np.split(order, np.flatnonzero(np.diff(shards[order])) + 1), out[: len(rows)].nbytes)
 
     def _read_all(self, name, out):
         """Read an array into a tensor of all rows, on any device."""
         if out.device.type != "cpu":
             return memory.read_to_device(self, name, out)
-        for shard in range(self.plan.shards):
+
+        def read(shard):
             rows = self.plan.rows(shard)
             self._shard(name, shard).read_into(out[rows.start : rows.stop].numpy())
+
+        in_threads(read, range(self.plan.shards), out.nbytes)

@@ -5,14 +5,19 @@ it lies behind the row, or comes from the file's index.  So a row costs one read
 """
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import google_crc32c
 import numpy as np
 
 from fastzss.errors import UserError
+from fastzss.room import cores
 
 CURE = "`fastzss-cache verify STORE --repair` drops what is broken, and the same extract command writes it again."
-CACHED = 2**20  # bytes that are read, checked and put into their places at a time
+WIDE = 2**16  # bytes from one row to the next from which each is worth a read of its own
+CACHED = 2**20  # bytes of narrower rows that are read, checked and put into their places at a time
+READERS = 4  # threads, at most: the memory has no more to give
+SHARED = 2**23  # bytes from which it is worth starting them
 
 
 crc32c = google_crc32c.value  # of bytes, or of a contiguous uint8 array
@@ -31,6 +36,21 @@ def _read_at(file, buffers, offset):
 
 # Fill buffers one after the other from a place in a file; returns how many bytes there were.
 read_at = getattr(os, "preadv", _read_at)
+
+
+def in_threads(read, parts, size):
+    """Call read(part) for each part of what is to be read; by several threads where so many bytes are worth it."""
+    threads = min(READERS, cores(), len(parts))
+    if threads < 2 or size < SHARED:
+        for part in parts:
+            read(part)
+        return
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for _ in pool.map(read, parts):  # raises what a thread has met
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class Rows:
@@ -86,9 +106,12 @@ class Rows:
                 raise self._damage(row, into, int.from_bytes(promised, "little") if inline else crc)
 
     def read_into(self, out, check=True):
-        """Read all rows into `out`, [rows, *shape]: as many at a time as stay in the processor's cache."""
+        """Read all rows into `out`, [rows, *shape]."""
         target, count, inline = self._target(out), len(self), self.crcs is None
         stride = int(self.offsets[1] - self.offsets[0]) if count > 1 else self.width + 4
+        if stride >= WIDE:
+            rows = np.arange(count)
+            return self.read_rows(rows, out, rows, check)
         body = np.empty((max(1, CACHED // stride), stride), np.uint8)
         for begin in range(0, count, len(body)):
             rows = range(begin, min(begin + len(body), count))
