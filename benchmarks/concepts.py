@@ -283,12 +283,12 @@ def machine():
     }
 
 
-def main():
+def work(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("words", "table", "faiss", "world", "unseen"))
     parser.add_argument("--run", type=Path, help="folder of a demo, with its store")
     parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.only in ("world", "unseen") and args.run is None:
         parser.error(f"--only {args.only} needs --run, the folder of a demo")
     about = machine()
@@ -313,5 +313,9 @@ def main():
     return 1 if any(row.get("met") is False for row in rows) else 0
 
 
+def main(argv=None):
+    return guarded("concepts", lambda: work(argv), "interrupted")
+
+
 if __name__ == "__main__":
-    sys.exit(guarded("concepts", main, "interrupted"))
+    sys.exit(main())

@@ -349,7 +349,7 @@ def show(rows):
         print(f"{row['op']:22}{row['size']:24}" + "".join(f"{cell:>14}" for cell in cells))
 
 
-def main(argv=None):
+def work(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ops", nargs="+", metavar="NAME", help="only operations whose label begins so")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
@@ -382,5 +382,9 @@ def main(argv=None):
     return 1 if any(row["wrong"] for row in rows) else 0
 
 
+def main(argv=None):
+    return guarded("ops", lambda: work(argv), "interrupted")
+
+
 if __name__ == "__main__":
-    sys.exit(guarded("ops", main, "interrupted"))
+    sys.exit(main())

@@ -247,7 +247,7 @@ def arguments(argv=None):
     return args
 
 
-def main(argv=None):
+def work(argv):
     args = arguments(argv)
     if args.child:
         return child(args)
@@ -262,5 +262,9 @@ def main(argv=None):
     print(json.dumps(result, indent=1)) if args.json else show(result)
 
 
+def main(argv=None):
+    return guarded("scaling", lambda: work(argv), "interrupted")
+
+
 if __name__ == "__main__":
-    sys.exit(guarded("scaling", main, "interrupted"))
+    sys.exit(main())

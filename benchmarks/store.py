@@ -277,7 +277,7 @@ def shown(row):
     return line
 
 
-def main(argv=None):
+def work(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2048, help="of the store that is read (default: %(default)s)")
     parser.add_argument("--trials", type=int, default=15, help="the best of so many (default: %(default)s)")
@@ -303,5 +303,9 @@ def main(argv=None):
     return 0 if all(row.get("met", True) for row in rows) else 1
 
 
+def main(argv=None):
+    return guarded("store", lambda: work(argv), "interrupted")
+
+
 if __name__ == "__main__":
-    sys.exit(guarded("store", main, "interrupted"))
+    sys.exit(main())

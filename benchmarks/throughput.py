@@ -183,7 +183,7 @@ def show(result):
     print("; ".join(f"{name} {value}" for name, value in {**result["settings"], **result["machine"]}.items()))
 
 
-def main(argv=None):
+def work(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], help="by default cuda where there is one")
     parser.add_argument("--steps", type=int, default=2, help="rounds of measured steps (default: %(default)s)")
@@ -243,5 +243,9 @@ def compare(args, folder):
     return {"machine": machine(args.device), **facts}
 
 
+def main(argv=None):
+    return guarded("throughput", lambda: work(argv), "interrupted")
+
+
 if __name__ == "__main__":
-    sys.exit(guarded("throughput", main, "interrupted"))
+    sys.exit(main())
