@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from tqdm import tqdm
 
+from fastzss.cores import cores
 from fastzss.errors import UserError
 from fastzss.images import ImageUnreadable
-from fastzss.room import cores
 from fastzss.worker import Worker
 
 log = logging.getLogger("fastzss")

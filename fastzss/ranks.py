@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from fastzss.cores import ranks_here
 from fastzss.errors import UserError
-from fastzss.room import ranks_here
 
 
 def join_ranks(device=None):

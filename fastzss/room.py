@@ -1,10 +1,11 @@
-"""How much memory and how many processors there are for this process, and how numbers of bytes are said."""
+"""How much memory is free, and how numbers of bytes are said."""
 
-import os
 from pathlib import Path
 
 import psutil
 import torch
+
+from fastzss.cores import ranks_here
 
 
 def free_bytes(device):
@@ -15,16 +16,6 @@ def free_bytes(device):
         return torch.cuda.mem_get_info(device)[0] + kept
     free = min(psutil.virtual_memory().available, container_rest())
     return free // ranks_here()
-
-
-def cores():
-    """Processors for this process, which shares them with the other ranks of its machine."""
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, own // ranks_here())
-
-
-def ranks_here():
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def container_rest(root=Path("/sys/fs/cgroup")):

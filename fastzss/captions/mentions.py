@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from fastzss.captions.parsers import UNKNOWN
 from fastzss.captions.tokens import Tokenizer, tokens_of
-from fastzss.room import cores
+from fastzss.cores import cores
 
 CHUNK = 4096  # captions
 MANY = 100_000  # captions from which a second process of spaCy is worth its start

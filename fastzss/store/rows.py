@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import google_crc32c
 import numpy as np
 
+from fastzss.cores import cores
 from fastzss.errors import UserError
-from fastzss.room import cores
 
 CURE = "`fastzss-cache verify STORE --repair` drops what is broken, and the same extract command writes it again."
 WIDE = 2**16  # bytes from one row to the next from which each is worth a read of its own
