@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {
-    0: "__init__ errors config console settings kernels",
+    0: "__init__ errors config console settings cores worker kernels",
     1: "world captions batch store ranks room",
     2: "images vision text runs tiny index folders crew",
     3: "objective protocols score drawing readout",
