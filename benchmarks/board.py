@@ -81,8 +81,9 @@ def ops(result):
 
 def store(result):
     for row in result["rows"]:
-        missed = "" if row.get("met", True) else f", **missed**: the bar is {row['bar']:g}"
-        yield row["row"], f"{row['value']:.2g}{missed}"
+        if row["bar"] is not None:  # the others are there for comparison
+            missed = "" if row["met"] else f", **missed**: the bar is {row['bar']:g}"
+            yield row["row"], f"{row['value']:.2g}{missed}"
 
 
 def concepts(result):
