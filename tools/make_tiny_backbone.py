@@ -211,8 +211,9 @@ CARD = """# tiny: the backbone of the built-in world
 
 A vision transformer with {parameters:.2f} M parameters: 128 px, patches of 8 px, width 128, depth 4, 4 heads
 (`fastzss/tiny.py`). Trained by self-supervision on scenes of the built-in world (split `train`, seed {seed}, scenes
-from {first:,} on, which the demo does not use): no labels, no masks, no captions. For the demo, the tests and the
-tutorials; it knows nothing of photographs.
+from {first:,} on, which the demo does not use): regions that seem to be one thing to the backbone itself are pasted on
+other scenes and found again. No labels, no masks, no captions. For the demo, the tests and the tutorials; it knows
+nothing of photographs.
 
 | | |
 |---|---|
