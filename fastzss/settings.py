@@ -34,7 +34,7 @@ RECIPES = {
         "batch": 64,
         "steps": 200,
         "lr": 2e-3,
-        "local_weight": 1.0,
+        "local_weight": 0.25,
         "checkpoint_every": 100,
     },
 }
