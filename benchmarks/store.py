@@ -15,10 +15,8 @@ gives other bytes has no speed.  A row below its bar says so, and the command en
 """
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -31,9 +29,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import zarr
+from ops import machine
 
 from fastzss import world
 from fastzss.console import guarded
+from fastzss.cores import cores
 from fastzss.crew import Crew
 from fastzss.evaluate import evaluate
 from fastzss.extract import extract
@@ -44,6 +44,7 @@ from fastzss.segment import load
 from fastzss.settings import RECIPES, ExtractConfig, TrainConfig
 from fastzss.store import FeaturePlan, FeatureWriter, PatchStore
 from fastzss.store.commits import choose_form
+from fastzss.store.rows import READERS
 from fastzss.vision import load_vision
 
 N, D, BATCH = 256, 768, 512
@@ -255,13 +256,9 @@ def miou(folder, seeds):
     yield row | {"miou": scores}
 
 
-def machine():
-    with open("/proc/cpuinfo" if os.path.exists("/proc/cpuinfo") else os.devnull) as lines:
-        names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-        name = next(names, platform.machine())
-    return {"device": name, "cpus": os.cpu_count(), "threads": torch.get_num_threads(), "load": os.getloadavg()[0],
-            "python": platform.python_version(), "torch": torch.__version__, "zarr": zarr.__version__,
-            "date": datetime.date.today().isoformat()}  # fmt: skip
+def about():
+    readers = min(READERS, cores())
+    return {**machine("cpu"), "reading threads": readers, "zarr": zarr.__version__}
 
 
 def judged(row):
@@ -297,9 +294,9 @@ def work(argv):
                 if not args.json:
                     print(shown(rows[-1]))
     if args.json:
-        print(json.dumps({"machine": machine(), "trials": args.trials, "images": args.images, "rows": rows}, indent=1))
+        print(json.dumps({"machine": about(), "trials": args.trials, "images": args.images, "rows": rows}, indent=1))
     else:
-        print(", ".join(f"{name} {value}" for name, value in machine().items()))
+        print(", ".join(f"{name} {value}" for name, value in about().items()))
     return 0 if all(row.get("met", True) for row in rows) else 1
 
 

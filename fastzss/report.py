@@ -32,8 +32,8 @@ ROWS = {  # the rows we know: colour, meaning
     "random text": ("faint", "the same model with a text encoder that has learned nothing: what chance gives"),
     "global only": ("second", "trained with the loss between whole captions and whole images alone"),
     "global + local": ("strong", "trained also with the loss between a caption's concepts and their patches"),
-    "class means": ("bound", "each class is the mean of its patches under true masks: a bound, not a competitor"),
-    "ceiling": ("faint", "the best mask the grid of patches can draw, from true masks: a bound, not a competitor"),
+    "class means": ("bound", "each class is the mean of its patches under true masks: no competitor"),
+    "ceiling": ("faint", "the best mask the grid of patches can draw, from true masks: a bound, no competitor"),
 }
 SPLITS = {  # the harder tests we know, and what they ask
     "combinations": "a colour and a thing that no caption ever put together (unseen), beside usual ones (seen)",
