@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 """
 
+import atexit
 import errno
 import json as jsonlib
 import logging
@@ -22,6 +23,7 @@ def guarded(program, work, interrupted="interrupted; the same command goes on fr
     `work` may return an exit code.
     """
     quiet_logs()
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # what is done stays done while Python tidies up
     try:
         with interruptible():
             code = work()

@@ -277,3 +277,11 @@ def test_a_read_only_folder_is_named(tmp_path, said):
     tmp_path.chmod(0o500)
     assert call(cli.cache_main, "extract", "world:train,n=3", tmp_path / "s") == 1
     assert "permission" in said().err
+
+
+def test_an_interruption_after_the_work_changes_nothing():
+    """Taking torch down lasts long enough for a Ctrl-C, which would end a command that is done with a failure."""
+    late = "import atexit, os, signal; atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
+    work = "from fastzss.console import guarded; raise SystemExit(guarded('x', lambda: print('done')))"
+    done = subprocess.run([sys.executable, "-c", late + work], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
