@@ -12,10 +12,8 @@ that is missed says so, and the command ends with 1.
 """
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -23,6 +21,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from ops import machine
 
 from fastzss.console import guarded
 
@@ -263,24 +262,12 @@ def unseen_rows(run):
             }
 
 
-def machine():
+def about():
     import spacy
-    import torch
 
     from fastzss.index import faiss
 
-    cpu = Path("/proc/cpuinfo")
-    model = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
-    return {
-        "device": (model or [platform.processor()])[0],
-        "cores": len(os.sched_getaffinity(0)),
-        "load before": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "spacy": spacy.__version__,
-        "faiss": getattr(faiss(), "__version__", None),
-        "date": datetime.date.today().isoformat(),
-    }
+    return {**machine("cpu"), "spacy": spacy.__version__, "faiss": getattr(faiss(), "__version__", None)}
 
 
 def work(argv):
@@ -291,7 +278,7 @@ def work(argv):
     args = parser.parse_args(argv)
     if args.only in ("world", "unseen") and args.run is None:
         parser.error(f"--only {args.only} needs --run, the folder of a demo")
-    about = machine()
+    where = about()
     parts = {"words": words_rows, "table": table_rows, "faiss": faiss_rows}
     if args.run is not None:
         parts |= {"world": lambda: world_rows(args.run), "unseen": lambda: unseen_rows(args.run)}
@@ -305,11 +292,11 @@ def work(argv):
                         f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in row.items() if k != "what"
                     )
                     print(f"{row['what']:<48}  {facts}", flush=True)
-    about["load after"] = round(os.getloadavg()[0], 1)
+    where["load after"] = round(os.getloadavg()[0], 1)
     if args.json:
-        print(json.dumps({"machine": about, "trials": TRIALS, "rows": rows}, indent=1))
+        print(json.dumps({"machine": where, "trials": TRIALS, "rows": rows}, indent=1))
     else:
-        print(", ".join(f"{key} {value}" for key, value in about.items()))
+        print(", ".join(f"{key} {value}" for key, value in where.items()))
     return 1 if any(row.get("met") is False for row in rows) else 0
 
 

@@ -212,12 +212,9 @@ def entries(rows, arch):
         dtype, length, D = sizes[0], sizes[-2], sizes[-1]
         for which in ("forward", "backward"):
             best = min(tried, key=lambda row: row[f"{which}_ms"])
-            key = (f"{op.split('_')[-1 if op == 'concept_pool' else 0]}_{which}", arch, D, bucket(length), dtype)
+            kernel = f"{op.split('_')[-1 if op == 'concept_pool' else 0]}_{which}"
+            key = configs.key(kernel, arch, D, length, dtype)
             yield key, best["options"] or None, tried[0][f"{which}_ms"], best[f"{which}_ms"]
-
-
-def bucket(length):
-    return 1 << (length - 1).bit_length()
 
 
 class Patient(NamedTuple):

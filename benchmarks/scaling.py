@@ -28,6 +28,7 @@ from fastzss.console import guarded
 from fastzss.errors import UserError
 from fastzss.loader import Loader
 from fastzss.settings import TrainConfig
+from fastzss.training.step import sum_gradients
 
 GRID, CHANNELS = (16, 16), {"tiny": 128, "small": 384, "base": 768}
 BATCHES, GRIDS, PROCESSES = (16, 64, 256), (8, 16, 32), (1, 2)
@@ -128,7 +129,6 @@ def child(args):
     ours = ours_of(args.child, args, text=args.size, batch=args.batch, rank=rank, world=world)
     optimise = ours.optimiser(fused=True)
     sent, reduce = [0, 0], dist.all_reduce
-    parameters = [p for p in ours.learner.parameters() if p.requires_grad]
 
     def counted(tensor, *rest, **named):
         sent[0] += tensor.nbytes
@@ -140,12 +140,9 @@ def child(args):
         zero_grad = optimise.zero_grad
 
         def step(self):
-            if world > 1:
-                flat = torch.cat([p.grad.flatten() for p in parameters])
-                sent[1] += flat.nbytes
-                reduce(flat)
-                for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-                    parameter.grad.copy_(part.view_as(parameter))
+            of_losses = sent[0]
+            sum_gradients(ours.learner)
+            sent[:] = of_losses, sent[1] + sent[0] - of_losses
             optimise.step()
 
     dist.all_reduce = counted

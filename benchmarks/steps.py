@@ -27,7 +27,7 @@ from fastzss.loader import Loader
 from fastzss.objective import simzss, used_units
 from fastzss.settings import TrainConfig
 from fastzss.text import CONTEXT, PRESETS
-from fastzss.training import Learner
+from fastzss.training.step import BETAS, EPS, Learner
 from fastzss.vision import load_vision
 
 VISION = {
@@ -89,7 +89,7 @@ class Ours:
     def optimiser(self, **options):
         """AdamW that has taken its first step, so that its state is there."""
         groups = self.learner.groups(TrainConfig.weight_decay)
-        optimiser = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), eps=1e-6, **options)
+        optimiser = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPS, **options)
         for parameter in self.learner.parameters():
             parameter.grad = torch.zeros_like(parameter)
         optimiser.step()

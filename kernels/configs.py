@@ -41,8 +41,12 @@ def arch_of(device):
 
 def options(op, arch, D, size, dtype, default):
     """`default`, a dict of launch options, with what was measured for this key laid over it."""
-    key = (op, arch, D, triton.next_power_of_2(max(1, size)), str(dtype).removeprefix("torch."))
-    return {**default, **TUNED.get(key, {})}
+    return {**default, **TUNED.get(key(op, arch, D, size, dtype), {})}
+
+
+def key(op, arch, D, size, dtype):
+    """Of TUNED."""
+    return op, arch, D, triton.next_power_of_2(max(1, size)), str(dtype).removeprefix("torch.")
 
 
 def chunks(D):

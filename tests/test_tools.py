@@ -45,8 +45,8 @@ def test_regions_are_things_more_than_discs_are(monkeypatch):
     region, disc, at_things = [], [], []
     for _ in range(10):
         centre, alike = scenes.regions(torch.arange(count))
-        held = (alike.flatten(1) > ALIKE) & (torch.cdist(centre[:, None], scenes.place[None])[:, 0] < REACH)
         near = torch.cdist(centre[:, None], scenes.place[None])[:, 0] < REACH
+        held = (alike.flatten(1) > ALIKE) & near
         for inside, around, classes in zip(held, near, labels, strict=True):
             most = classes[inside].mode().values
             at_things.append(float(most < len(world.THINGS)))

@@ -87,7 +87,7 @@ def step_loss(student, scenes, regions, grounds, autocast):
     raw, projected = tokens.float().chunk(2), projected.float().chunk(2)
 
     # the patches of the first view whose point also shows in the second
-    centres = patch_centres(device).expand(n, -1, -1)
+    centres = patch_centres(VIEW, device).expand(n, -1, -1)
     sources = [apply(affine, centres) for _, affine, _ in views]
     held = [inside(source, *view[2]) > 0 for source, view in zip(sources, views, strict=True)]
     other = apply(inverted(views[1][1]), sources[0])

@@ -80,8 +80,9 @@ def recoloured(pictures):
     return ((pictures - mean) @ change.transpose(1, 2) * contrast + mean @ change.transpose(1, 2) + light).clamp(0, 1)
 
 
-def patch_centres(device):
-    at = torch.arange(VIEW // tiny.PATCH, device=device) * tiny.PATCH + tiny.PATCH / 2
+def patch_centres(side, device):
+    """Of a square picture of `side` pixels: [patches, 2]."""
+    at = torch.arange(side // tiny.PATCH, device=device) * tiny.PATCH + tiny.PATCH / 2
     return torch.stack(torch.meshgrid(at, at, indexing="xy"), -1).reshape(-1, 2)
 
 

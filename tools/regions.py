@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from linear_probe import normalised
+from pasted_views import patch_centres
 
 from fastzss import tiny, world
 
@@ -34,8 +35,7 @@ class Scenes:
     def __init__(self, seed, drawn, count, vit, device):
         """`count` scenes, from those on of which `drawn` are behind; `vit`, which improves meanwhile, looks at them."""
         self.seed, self.next, self.count, self.vit, self.device = seed, FIRST + drawn, count, vit, device
-        at = (torch.arange(GRID, device=device) + 0.5) * tiny.PATCH
-        self.place = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1).reshape(-1, 2)
+        self.place = patch_centres(tiny.SIZE, device)
         self.near = torch.cdist(self.place, self.place) < REACH
         self.pictures = torch.empty(count, 3, tiny.SIZE, tiny.SIZE, dtype=torch.uint8, device=device)
         self.seen = torch.empty(count, GRID**2, tiny.WIDTH, dtype=torch.float16, device=device)
