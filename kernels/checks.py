@@ -64,6 +64,11 @@ def positive(op, argument, value):
         raise ValueError(f"{op}: {argument} is {value!r}; expected a positive number")
 
 
+def all_positive(op, argument, tensor):
+    if not (tensor > 0).all():
+        raise ValueError(f"{op}: {argument} holds {float(tensor.min())}; expected positive numbers")
+
+
 def class_vectors(units, token, offset, name, names, all_sum=None):
     op = "class_vectors"
     shape(op, "units", units, "tokens", "D")
@@ -170,7 +175,7 @@ def used_units(tokens, index, projection):
     rows(op, "index", index, tokens.shape[:-1].numel(), "tokens")
 
 
-def group_pool(logits, values, hard):
+def group_pool(logits, values, hard, eps=1.0):
     op = "group_pool"
     shape(op, "logits", logits, "B", "G", "N")
     shape(op, "values", values, logits.shape[0], logits.shape[2], "C")
@@ -178,6 +183,8 @@ def group_pool(logits, values, hard):
     floats(op, "values", values, (logits.dtype,))
     if logits.shape[1] == 0:
         raise ValueError(f"{op}: logits has no groups; expected [B, G, N] with G of at least 1")
+    if not eps >= 0:
+        raise ValueError(f"{op}: eps is {eps}; expected 0 or more")
 
 
 def segment_match(segments, views):
@@ -192,22 +199,39 @@ def segment_match(segments, views):
         raise ValueError(f"{op}: {empty} is empty; expected at least one")
 
 
-def caption_mask(segment):
-    op = "caption_mask"
-    shape(op, "segment", segment, "R", "L")
-    whole(op, "segment", segment)
-
-
-def packed_attention(q, k, v, mask):
+def packed_attention(x, weight, bias, segment, heads):
     op = "packed_attention"
-    shape(op, "q", q, "R", "heads", "L", "channels")
-    for argument, tensor in (("k", k), ("v", v)):
-        shape(op, argument, tensor, *q.shape)
-        floats(op, argument, tensor, (q.dtype,))
-    floats(op, "q", q)
-    R, _, L, _ = q.shape
-    shape(op, "mask", mask, R, 1, L, L)
-    truths(op, "mask", mask)
+    shape(op, "x", x, "R", "L", "W")
+    R, L, W = x.shape
+    shape(op, "weight", weight, 3 * W, W)
+    shape(op, "bias", bias, 3 * W)
+    for argument, tensor in (("x", x), ("weight", weight), ("bias", bias)):
+        floats(op, argument, tensor)
+    shape(op, "segment", segment, R, L)
+    whole(op, "segment", segment)
+    if heads < 1 or W % heads:
+        raise ValueError(f"{op}: heads is {heads!r}; expected a divisor of {W}, the channels of x")
+
+
+def linear(op, argument, x, weight, bias):
+    """A layer [V, W] that reads `argument`, [..., W]."""
+    shape(op, "weight", weight, "V", x.shape[-1])
+    shape(op, "bias", bias, len(weight))
+    for name, tensor in ((argument, x), ("weight", weight), ("bias", bias)):
+        floats(op, name, tensor)
+
+
+def linear_gelu(x, weight, bias, quick=False):
+    linear("linear_gelu", "x", x, weight, bias)
+
+
+def linear_residual_norm(y, weight, bias, x, norm_weight, norm_bias):
+    op = "linear_residual_norm"
+    linear(op, "y", y, weight, bias)
+    shape(op, "x", x, *y.shape[:-1], len(weight))
+    floats(op, "x", x)
+    for argument, tensor in (("norm_weight", norm_weight), ("norm_bias", norm_bias)):
+        shape(op, argument, tensor, len(weight))
 
 
 def quantise(vectors, mean, std):
@@ -220,8 +244,7 @@ def quantise(vectors, mean, std):
         floats(op, argument, tensor)
     if values_seen(vectors):
         finite(op, vectors)
-        if not (std > 0).all():
-            raise ValueError(f"{op}: std holds {float(std.min())}; expected positive numbers")
+        all_positive(op, "std", std)
 
 
 def finite(op, vectors):
@@ -230,3 +253,35 @@ def finite(op, vectors):
         low, high = vectors.aminmax()
         if not (torch.isfinite(low) and torch.isfinite(high)):
             raise ValueError(f"{op}: vectors hold NaN or infinite values; expected finite unit vectors")
+
+
+def smooth_patches(patches, values, temperature):
+    op = "smooth_patches"
+    shape(op, "patches", patches, "B", "N", "D")
+    shape(op, "values", values, *patches.shape[:2], "V")
+    floats(op, "patches", patches)
+    floats(op, "values", values, (patches.dtype,))
+    frozen(op, "patches", patches)
+    frozen(op, "values", values)
+    positive(op, "temperature", temperature)
+    if isinstance(temperature, torch.Tensor):
+        if temperature.dim():
+            shape(op, "temperature", temperature, len(patches))
+        if values_seen(temperature):
+            all_positive(op, "temperature", temperature)
+
+
+def refine_scores(image, scores, iterations=10, dilations=(1,)):
+    op = "refine_scores"
+    shape(op, "image", image, "C", "H", "W")
+    shape(op, "scores", scores, "K", *image.shape[1:])
+    floats(op, "image", image)
+    floats(op, "scores", scores)
+    frozen(op, "image", image)
+    frozen(op, "scores", scores)
+    if image.numel() == 0:
+        raise ValueError(f"{op}: image has shape {list(image.shape)}; expected at least one colour and one pixel")
+    if not isinstance(iterations, int) or iterations < 1:
+        raise ValueError(f"{op}: iterations is {iterations!r}; expected a whole number of at least 1")
+    if len(dilations) == 0 or not all(isinstance(d, int) and d > 0 for d in dilations):
+        raise ValueError(f"{op}: dilations is {dilations!r}; expected whole numbers of at least 1, one or more")

@@ -2,8 +2,8 @@
 
 A kernel is launched with its file's default options, over which TUNED lays what a measurement found better.  The keys
 are (op, arch, D, bucket, dtype): the name of the op, the architecture as `arch_of` gives it, the channels, the length
-of the long axis rounded up to a power of two, and the storage dtype ("int8", "float16", ...).  `benchmarks/ops.py
---tune` prints entries; none has been measured yet, so the defaults are those of a study of registers and memory.
+of the long axis rounded up to a power of two, and the storage dtype ("int8", "float16", ...).  `tools/gpu_check.py
+--only sweep` prints entries; none has been measured yet, so the defaults are those of a study of registers and memory.
 
 Every fused file also lists its kernels for ahead-of-time compilation:
 
@@ -49,13 +49,13 @@ def key(op, arch, D, size, dtype):
     return op, arch, D, triton.next_power_of_2(max(1, size)), str(dtype).removeprefix("torch.")
 
 
-def chunks(D):
-    """(DC, count): D channels as at most four chunks of a power of two, with as little padding as possible.
+def chunks(D, most=4, widest=256):
+    """(DC, count): D channels as at most so many chunks of a power of two, with as little padding as possible.
 
     384 is 3 x 128 and 768 is 3 x 256; one padded tile of 1024 channels would spill.
     """
-    sizes = [(dc, -(-D // dc)) for dc in (16 << i for i in range(27)) if dc >= 16 and -(-D // dc) <= 4]
-    return min(sizes, key=lambda size: (size[0] * size[1], size[0] > 256, -size[0]))
+    sizes = [(dc, -(-D // dc)) for dc in (16 << i for i in range(27)) if -(-D // dc) <= most]
+    return min(sizes, key=lambda size: (size[0] * size[1], size[0] > widest, -size[0]))
 
 
 class Budget(NamedTuple):

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
-from fastzss.kernels import chunked
+from fastzss.kernels import chunked_losses
 from fastzss.kernels.fused_clip import LOW, compute_dtype, dots, gain_of, launch_options, precise, product_cases
 from fastzss.kernels.fused_used import unit
 from fastzss.kernels.reference import identity
@@ -154,7 +154,7 @@ def concept_loss(
         raise ValueError(f'concept_loss: target is {target!r}; expected "label" or "argmax"')
     dtype = compute_dtype(classes)
     if dtype == torch.float64:
-        return chunked.concept_loss(pooled.to(dtype), classes, present, name, weight, scale, target, all_sum)
+        return chunked_losses.concept_loss(pooled.to(dtype), classes, present, name, weight, scale, target, all_sum)
     weight = weight.float()
     total = all_sum(weight.sum().detach())
     if len(name) == 0:  # nothing to learn here, yet the graph stays whole on every rank

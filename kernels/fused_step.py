@@ -9,9 +9,10 @@ The class vectors W are known before anything is pooled, so the gradient of x,
     g_u = scale (sum_k p_k W_k - W_y)      g_x = (g_u - <g_u, u> u) / |x|
 
 is at hand as soon as the last patch and the last class have been seen, while the patches still lie in the L2 cache: the
-second walk over them, for the gradient of the query, needs no second read from memory.  sum_k p_k W_k is an online
-softmax over tiles of classes, like the pooling itself.  The classes' own gradient, scale sum_m (p - onehot)_m u_m, is a
-matrix product over the whole batch, and left to it: the kernel writes u and z.
+second walk over them, for the gradient of the query, needs no second read from memory, and no query, since the scores
+of the first are kept.  sum_k p_k W_k is an online softmax over tiles of classes, like the pooling itself.  The classes'
+own gradient, scale sum_m (p - onehot)_m u_m, is a matrix product over the whole batch, and left to it: the kernel
+writes u and z.
 
 Every program reads all the class vectors from the L2 cache, so this pays only where they are few against the patches of
 an image.  concept_pool and concept_loss are the default; FASTZSS_FUSED_STEP=1 chooses this kernel.
@@ -28,48 +29,25 @@ import triton.language as tl
 
 from fastzss.kernels import chunked
 from fastzss.kernels.configs import AotCase, Budget
-from fastzss.kernels.fused_pool import (
+from fastzss.kernels.fused_pool import concept_pool, sum_by_class
+from fastzss.kernels.patch_tiles import MENTIONS, STORAGES, arguments, fits, groups, launch_options, pool_case
+from fastzss.kernels.patch_walk import (
     attend,
     channel_row,
     channel_rows,
-    concept_pool,
-    patch_scales,
-    patch_tile,
+    class_cosines,
+    class_tile,
     power_of_two,
-    query_chunk,
+    retrace,
     store_rows,
-    sum_by_class,
 )
-from fastzss.kernels.patch_tiles import MENTIONS, STORAGES, arguments, fits, groups, launch_options, pool_case
 from fastzss.kernels.reference import identity
-
-
-@triton.jit
-def class_tile(candidates, start, c: tl.constexpr, K, D: tl.constexpr, BK: tl.constexpr, DC: tl.constexpr):
-    """[BK, DC]: chunk c of the class vectors from `start` on."""
-    k = start + tl.arange(0, BK)[:, None]
-    d = c * DC + tl.arange(0, DC)[None, :]
-    return tl.load(candidates + k * D + d, mask=(k < K) & (d < D), other=0)
-
-
-@triton.jit
-def class_cosines(
-    candidates, present, u, start, K,
-    D: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, DC: tl.constexpr, CHUNKS: tl.constexpr,
-):  # fmt: skip
-    """[BM, BK] cosines, -1e30 for classes that are no candidates."""
-    z = tl.zeros([BM, BK], tl.float32)
-    for c in tl.static_range(CHUNKS):
-        z = tl.dot(u[c], tl.trans(class_tile(candidates, start, c, K, D, BK, DC)), z, input_precision="ieee")
-    k = start + tl.arange(0, BK)
-    there = tl.load(present + k, mask=k < K, other=0) != 0
-    return tl.where(there[None, :], z, -1e30)
 
 
 @triton.jit
 def _step(
     tokens, scale, mean, std, classes, candidates, present, name, row, order, first,
-    units, logits, behind, excesses, missed, tops, chosen, gradient,
+    scores, units, logits, behind, excesses, missed, tops, chosen, gradient,
     image_stride, patch_stride, scale_stride, sharpness, logit_scale, inverse_temperature, K,
     N: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DC: tl.constexpr,
     CHUNKS: tl.constexpr, COMPUTE: tl.constexpr, TMA: tl.constexpr, LEAN: tl.constexpr, ARGMAX: tl.constexpr,
@@ -85,8 +63,8 @@ def _step(
 
         # pool and normalise
         sums, pool_top, pool_total = attend(
-            tokens, scale, std, classes, image, own, m, real, None, image_stride, patch_stride, scale_stride, sharpness,
-            N, D, BM, BN, DC, CHUNKS, COMPUTE, TMA, LEAN,
+            tokens, scale, std, classes, image, own, m, real, scores, image_stride, patch_stride, scale_stride,
+            sharpness, N, D, BM, BN, DC, CHUNKS, COMPUTE, TMA, LEAN,
         )  # fmt: skip
         square = tl.zeros([BM], tl.float32)
         x = ()
@@ -173,39 +151,10 @@ def _step(
             narrow = narrow + ((wide[c] / unit[:, None]).to(COMPUTE),)
 
         tl.debug_barrier()
-        # the second walk: scores again, then the gradient of the query
-        back = ()
-        for _ in tl.static_range(CHUNKS):
-            back = back + (tl.zeros([BM, DC], tl.float32),)
-        slack = tl.zeros([BM], tl.float32)
-        for start in tl.range(0, N, BN):
-            score = tl.zeros([BM, BN], tl.float32)
-            slope = tl.zeros([BM, BN], tl.float32)
-            for c in tl.static_range(CHUNKS):
-                tile = patch_tile(tokens, image, start, c, image_stride, patch_stride, N, D, BN, DC, TMA).to(COMPUTE)
-                query = query_chunk(classes, std, own, real, c, D, DC, COMPUTE)
-                score = tl.dot(query, tl.trans(tile), score, input_precision="ieee")
-                slope = tl.dot(narrow[c], tl.trans(tile), slope, input_precision="ieee")
-            n = start + tl.arange(0, BN)[None, :]
-            if scale is not None:
-                sigma = patch_scales(scale, image, start, scale_stride, N, BN)
-                score *= sigma
-                slope *= sigma
-            e = tl.exp2((score - pool_top[:, None]) * sharpness) * (slope - delta[:, None])
-            if N % BN != 0:
-                e = tl.where(n < N, e, 0.0)
-            if scale is not None:
-                slack += tl.sum(e, 1)
-                e = (e * sigma).to(COMPUTE)
-            else:
-                e = e.to(COMPUTE)
-                slack += tl.sum(e.to(tl.float32), 1)
-            grown = ()
-            for c in tl.static_range(CHUNKS):
-                tile = patch_tile(tokens, image, start, c, image_stride, patch_stride, N, D, BN, DC, TMA).to(COMPUTE)
-                grown = grown + (tl.dot(e, tile, back[c], input_precision="ieee"),)
-            back = grown
-        tl.debug_barrier()  # so that nothing below is loaded before the loop, and held through it
+        back, slack = retrace(
+            tokens, scale, narrow, image, m, real, scores, pool_top, delta, image_stride, patch_stride, scale_stride,
+            sharpness, N, D, BM, BN, DC, CHUNKS, COMPUTE, TMA,
+        )  # fmt: skip
         for c in tl.static_range(CHUNKS):
             grad = back[c]
             part = channel_rows(units, m, real, c, D, DC) * length[:, None]
@@ -240,7 +189,7 @@ class _Step(torch.autograd.Function):
         name, row, weight = name.long().contiguous(), row.long().contiguous(), weight.float().contiguous()
         order, first = groups(row, group)
         new = lambda *shape, dtype=torch.float32: torch.empty(shape, dtype=dtype, device=device)  # noqa: E731
-        units, gradient, logits = new(M, D), new(M, D), new(M, K)
+        scores, units, gradient, logits = new(M, N), new(M, D), new(M, D), new(M, K)
         (behind, excesses, missed, tops), chosen = new(4, M), new(M, dtype=torch.long)
         launch = launch_options("step", tokens, forced)
         held, strides = arguments((tokens, scale, mean, std), launch)
@@ -248,7 +197,7 @@ class _Step(torch.autograd.Function):
         candidates = classes.to(torch.float16 if launch["COMPUTE"] == tl.float16 else torch.float32)
         base = math.log2(math.e)
         _step[(M,)](
-            *held, classes, candidates, present.contiguous(), name, row, order, first, units, logits,
+            *held, classes, candidates, present.contiguous(), name, row, order, first, scores, units, logits,
             behind, excesses, missed, tops, chosen, gradient,
             *strides, base / temperature, base * logit_scale, 1 / temperature, K,
             N, D, ARGMAX=target == "argmax", **launch,

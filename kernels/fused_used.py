@@ -4,7 +4,7 @@
     g_x = (g - <g, u> u) / |x|             (g / 1e-12 where |x| is below)
 
 A token may be used several times (the end of a caption is often a mention's last token): its gradient is a sum by
-lists in a fixed order (fused_classes.sum_rows), not a scatter.  The product with P is PyTorch's.
+lists in a fixed order (fused_sums.sum_rows), not a scatter.  The product with P is PyTorch's.
 
 Sizes: U used tokens, W width of the tower, D channels.
 """
@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 from fastzss.kernels.configs import AotCase, Budget, short
+from fastzss.kernels.fused_sums import sum_rows
 
 SHORTEST = 1e-12  # torch.nn.functional.normalize's eps
 
@@ -95,7 +96,6 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
-        from fastzss.kernels.fused_classes import sum_rows  # late: that file imports `unit` of this one
 
         (index,) = ctx.saved_tensors
         place = torch.arange(len(index), device=index.device)

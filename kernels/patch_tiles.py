@@ -52,30 +52,36 @@ def arguments(patches, launch):
 
 def defaults(op, arch, storage, D):
     """Launch options where nothing was measured: what neither spills nor exceeds the shared memory."""
-    DC, count = chunks(D)
+    # for want of registers: int8 is widened in them, and the step holds more
+    few = D > 384 if op == "step" else storage == torch.int8 and D > 768
+    narrow = op != "step" and (few or storage == torch.float32 and 384 < D <= 768)
+    DC, count = chunks(D, 8, 128) if narrow else chunks(D)
     row, queries = storage.itemsize * DC * count, MENTIONS * 2 * DC * count  # bytes
     if storage == torch.float32:
         BN, stages = 16, 1 if arch in (80, 86) and op != "pool_backward" else 2
     else:
         sizes = [(32, 3), (32, 2), (16, 3), (16, 2), (16, 1)]
-        # for want of registers: int8 is widened in them, and the step holds more
-        few = storage == torch.int8 or op == "step"
-        if few and D > (384 if storage == torch.int8 and op == "step" else 768):
+        if few:
             sizes = sizes[2:]
         limit = SHARED.get(arch, SHARED[90])
         BN, stages = next((s for s in sizes if s[0] * s[1] * row + queries <= limit), sizes[-1])
     # descriptors from sm_90 on; the interpreter has them too
     tma = arch not in (80, 86) and storage != torch.float32 and DC <= 256
     # where maxnreg is given, the assembler would else aim at more programs at a time, and spill a little for it
-    launch = dict(BN=BN, TMA=tma, num_warps=8, num_stages=stages)
+    launch = dict(BN=BN, DC=DC, CHUNKS=count, TMA=tma, num_warps=8, num_stages=stages)
     if op != "pool_backward":
-        launch["LEAN"] = storage == torch.float32 or op == "step" and storage == torch.int8 and D > 192
+        launch["LEAN"] = storage == torch.float32
     if op == "step":
         launch["BK"] = 32 if storage != torch.float32 and D <= 384 else 16
         if D <= 192 or D <= 384 and storage == torch.float16:
-            launch["maxnreg"] = 168 if D <= 192 and storage != torch.float32 else 232
-    elif storage == torch.float32 and D <= 384 and (op == "pool_forward" or D > 128):
-        launch["num_warps"] = 4
+            launch["maxnreg"] = 248
+    elif storage == torch.float32:
+        if D <= 128:
+            launch["maxnreg"] = 128
+        elif D <= 384:
+            launch["num_warps"] = 4
+    elif 192 < D <= 384 and (storage == torch.int8 or op == "pool_backward"):
+        launch["maxnreg"] = 255
     return launch
 
 
@@ -86,7 +92,6 @@ def launch_options(op, tokens, forced):
     # the interpreter is wrong on bfloat16 and rounds float16 products: there everything is float32
     half = storage.itemsize <= 2 and not interpreted
     launch = options(op, arch, D, N, storage, defaults(op, arch, storage, D))
-    launch |= dict(zip(("DC", "CHUNKS"), chunks(D), strict=True))
     launch |= dict(BM=MENTIONS, COMPUTE=tl.float16 if half else tl.float32) | forced
     if launch["TMA"] and not describable(tokens, launch["DC"]):
         launch |= dict(TMA=False, BN=min(launch["BN"], 16))  # pointers take more registers
@@ -105,15 +110,14 @@ def pool_case(op, kernel, storage, N, D, arch, **more):
     """AotCase of a kernel that reads patches."""
     launch = {**options(op, arch, D, N, storage, defaults(op, arch, storage, D)), **more}
     half = storage.itemsize <= 2
-    DC, count = chunks(D)
     types = dict.fromkeys(("image_stride", "patch_stride", "scale_stride"), "i64")
     types |= dict.fromkeys(("name", "row", "order", "first", "chosen"), "*i64") | {"present": "*i1", "K": "i32"}
     types["candidates"] = "*fp16" if half else "*fp32"
     types |= dict.fromkeys(("sharpness", "inverse_temperature", "logit_scale"), "fp32")
     types = dict.fromkeys(kernel.arg_names, "*fp32") | types | {"tokens": f"*{short(storage)}", "scale": "*fp16"}
     if launch["TMA"]:
-        types["tokens"] = f"tensordesc<{short(storage)}[1,{launch['BN']},{DC}]>"
-    constants = dict(N=N, D=D, BM=MENTIONS, DC=DC, CHUNKS=count, **launch)
+        types["tokens"] = f"tensordesc<{short(storage)}[1,{launch['BN']},{launch['DC']}]>"
+    constants = dict(N=N, D=D, BM=MENTIONS, **launch)
     constants |= dict(COMPUTE=tl.float16 if half else tl.float32)
     if storage != torch.int8:
         constants |= dict(scale=None, mean=None, std=None)

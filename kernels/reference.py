@@ -28,6 +28,12 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+# Not cuDNN: its plans are built anew for every number of rows, and its masked gradient is NaN where all scores of a row
+# are far below zero (pytorch #196678).
+MASKED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+NORM_EPS = 1e-5  # of torch.nn.LayerNorm
 
 
 class Patches(NamedTuple):
@@ -161,8 +167,8 @@ def clip_loss(images, texts, scale, first=0, all_sum=identity, all_max=identity,
     return (by_text + by_image[first + own] - 2 * matched).sum() / (2 * len(images))
 
 
-def group_pool(logits, values, hard):
-    """[B, G, C]: each group's mean of the patches that belong to it, with one more in the denominator.
+def group_pool(logits, values, hard, eps=1.0):
+    """[B, G, C]: each group's mean of the patches that belong to it, with `eps` more in the denominator.
 
     Args:
         logits: [B, G, N] of which group a patch belongs to; the softmax is over the groups.
@@ -173,7 +179,7 @@ def group_pool(logits, values, hard):
     if hard:
         sharp = torch.zeros_like(share).scatter_(1, share.argmax(1, keepdim=True), 1.0)
         share = sharp - share.detach() + share
-    return share @ values / (share.sum(-1, keepdim=True) + 1)
+    return share @ values / (share.sum(-1, keepdim=True) + eps)
 
 
 def segment_match(segments, views):
@@ -188,22 +194,98 @@ def segment_match(segments, views):
     return distance.gather(-1, nearest).mean()
 
 
-def caption_mask(segment):
-    """bool [R, 1, L, L]: who sees whom in rows of captions that lie end to end; made once for all layers of a tower.
+def packed_attention(x, weight, bias, segment, heads):
+    """[R, L, W]: causal self-attention in which a token sees the tokens of its own caption only; not yet projected.
 
     Args:
-        segment: [R, L] caption of each token, negative in free slots; those see each other, so no row is empty.
+        x: [R, L, W] rows of captions that lie end to end.
+        weight, bias: [3 W, W] and [3 W], of queries, keys and values in this order.
+        segment: [R, L] caption of each token, negative in free slots; those see each other, so no softmax is empty.
+        heads: how many share the W channels.
     """
+    R, L, W = x.shape
+    q, k, v = F.linear(x, weight, bias).view(R, L, 3, heads, -1).permute(2, 0, 3, 1, 4)
+    with sdpa_kernel(MASKED):
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=caption_mask(segment))
+    return mixed.transpose(1, 2).reshape(R, L, -1)
+
+
+def caption_mask(segment):
+    """bool [R, 1, L, L]: who sees whom."""
     L = segment.shape[1]
     causal = torch.ones(L, L, dtype=torch.bool, device=segment.device).tril()
     return ((segment.unsqueeze(2) == segment.unsqueeze(1)) & causal).unsqueeze(1)
 
 
-def packed_attention(q, k, v, mask):
-    """[R, heads, L, channels]: causal attention in which a token sees the tokens of its own caption only.
+def linear_gelu(x, weight, bias, quick=False):
+    """[*, V]: the activation of a linear layer; `quick`: y sigmoid(1.702 y), for weights that were trained with it."""
+    y = F.linear(x, weight, bias)
+    return F.silu(1.702 * y) / 1.702 if quick else F.gelu(y)  # in this form one tensor less is kept for the gradient
+
+
+def linear_residual_norm(y, weight, bias, x, norm_weight, norm_bias):
+    """([*, W], [*, W]): x plus a linear layer of y, and its layer norm, of which the next layer reads.
 
     Args:
-        q, k, v: [R, heads, L, channels] of R packed rows.
-        mask: caption_mask of the rows.
+        y: [*, V] what the layer reads.
+        weight, bias: [W, V] and [W], of the layer.
+        x: [*, W] the residual stream.
+        norm_weight, norm_bias: [W], of the norm.
     """
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    x = x + F.linear(y, weight, bias)
+    return x, F.layer_norm(x, norm_weight.shape, norm_weight, norm_bias, NORM_EPS)
+
+
+def smooth_patches(patches, values, temperature):
+    """[B, N, V]: what lies at the patches, averaged over the patches of the same image that resemble each.
+
+    Similarity is the cosine of patches from which their image's mean was taken, and what it weighs is
+
+        softmax_m( <c_n, c_m> / temperature )          c = unit( patch - mean of the image's patches )
+
+    Args:
+        patches: [B, N, D]; frozen.
+        values: [B, N, V], the patches themselves or anything known of them; frozen.
+        temperature: a number, or one for each image [B].
+    """
+    centred = F.normalize(patches - patches.mean(1, keepdim=True), dim=-1)
+    temperature = torch.as_tensor(temperature, dtype=patches.dtype, device=patches.device).reshape(-1, 1, 1)
+    return (centred @ centred.mT / temperature).softmax(-1) @ values
+
+
+def refine_scores(image, scores, iterations=10, dilations=(1, 2, 4, 8, 12, 24)):
+    """[K, H, W]: scores that follow the edges of the image (pixel-adaptive mask refinement, Araslanov & Roth 2020).
+
+    Again and again each pixel's scores become the mean of its neighbours', eight at each dilation d: those d pixels
+    away in a row, a column or both.  What they weigh is the same in all iterations:
+
+        softmax_p( mean over colours of -|I_p - I| / (0.1 spread + 1e-8) )
+
+    where the spread is the standard deviation of the colour over the 3 x 3 windows of all dilations, each with the
+    pixel itself.  Beyond the border the nearest pixel of the border stands.
+
+    Args:
+        image: [C, H, W], of any range; frozen.
+        scores: [K, H, W], of classes that do not know each other; frozen.
+    """
+    wide = image.to(torch.promote_types(image.dtype, torch.float32))
+    apart = torch.stack(list(around(wide, dilations))) - wide  # [P, C, H, W]
+    spread = torch.cat([apart, torch.zeros_like(apart[: len(dilations)])]).std(0)
+    weights = (-apart.abs() / (0.1 * spread + 1e-8)).mean(1).softmax(0).to(scores.dtype)
+    for _ in range(iterations):
+        scores = sum(weight * moved for weight, moved in zip(weights, around(scores, dilations), strict=True))
+    return scores
+
+
+def around(planes, dilations):
+    """Yield planes [*, H, W] moved so that each pixel holds one of its neighbours, for all neighbours."""
+    H, W = planes.shape[-2:]
+    for dy, dx in neighbours(dilations):
+        rows = (torch.arange(H, device=planes.device) + dy).clamp_(0, H - 1)
+        columns = (torch.arange(W, device=planes.device) + dx).clamp_(0, W - 1)
+        yield planes[..., rows.unsqueeze(1), columns]
+
+
+def neighbours(dilations):
+    """[(dy, dx)] of the eight neighbours at each dilation, row by row."""
+    return [(y * d, x * d) for d in dilations for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]

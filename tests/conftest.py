@@ -1,20 +1,42 @@
 """No test may reach beyond this machine, child processes too; and memory nobody has written is poison.
 
-`no_network/sitecustomize.py` closes the sockets of every Python process that finds it on PYTHONPATH.
+`helpers/no_network/sitecustomize.py` closes the sockets of every Python process that finds it on PYTHONPATH.
 """
 
+import importlib
 import os
-import runpy
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.no_network import sitecustomize  # noqa: F401  closes the sockets of this process
 
-GUARD = Path(__file__).parent / "no_network"
+GUARD = Path(__file__).parent / "helpers" / "no_network"
 
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(GUARD), os.environ.get("PYTHONPATH")]))
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # two tests at a time beat two threads for tiny matrices
-runpy.run_path(str(GUARD / "sitecustomize.py"))
+os.environ["OMP_NUM_THREADS"] = "1"  # two tests at a time beat two threads for tiny matrices
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """What is fetched and copied goes where pytest tidies up."""
+    os.environ["FASTZSS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """What a test may have changed: another number of threads gives other bits, and a forked child has none but one."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """A benchmark's module by name."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    return importlib.import_module
 
 
 @pytest.fixture
@@ -33,8 +55,8 @@ def poison():
 @pytest.fixture(scope="session")
 def trained(store, tmp_path_factory):
     """A run that has learned a little from the store.  Tests only read it."""
-    from fastzss.settings import TrainConfig
-    from fastzss.training import train
+    from fastzss.training.loop import train
+    from fastzss.training.settings import TrainConfig
 
     out = tmp_path_factory.mktemp("trained") / "run"
     settings = dict(text="tiny", batch=32, steps=60, lr=2e-3, local_weight=1.0, global_feature="patch-mean")
@@ -45,8 +67,8 @@ def trained(store, tmp_path_factory):
 @pytest.fixture(scope="session")
 def store(tmp_path_factory):
     """A small finished store of the built-in world, seen by the shipped backbone.  Tests only read it."""
-    from fastzss.extract import extract
-    from fastzss.settings import ExtractConfig
+    from fastzss.extraction.flow import extract
+    from fastzss.extraction.settings import ExtractConfig
 
     path = tmp_path_factory.mktemp("world") / "store"
     extract(ExtractConfig(source="world:train,n=80", store=path, parser="bank"))
@@ -56,12 +78,12 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="session")
 def settings(store, tmp_path_factory):
     """Settings of a small training on that store, in float64; `config` has a folder of its own."""
-    from fastzss.settings import TrainConfig
+    from fastzss.training.settings import TrainConfig
 
     return TrainConfig(
         store=store, out=tmp_path_factory.mktemp("nothing") / "run", text="tiny", batch=24, steps=20, lr=1e-3,
-        local_weight=1.0, global_feature="patch-mean", log_every=1, checkpoint_every=8, precision="float64",
-        device="cpu",
+        warmup=0.1, captions="one", local_weight=1.0, global_feature="patch-mean", log_every=1, checkpoint_every=8,
+        precision="float64", device="cpu", memory="none",
     )  # fmt: skip
 
 

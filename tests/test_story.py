@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import fastzss
 from fastzss import world
@@ -33,6 +34,7 @@ def lines(path):
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_from_images_to_a_report(tmp_path):
     out = tmp_path / "a demo"
     command = [FASTZSS, "demo", "--quick", "--out", out]
@@ -49,7 +51,9 @@ def test_from_images_to_a_report(tmp_path):
         assert len(row["seeds"]) == 1 and row["seeds"][0]["all"] == row["all"]
         assert ("unseen" in row) == (row["split"] == "combinations")
     rows = {row["row"]: row for row in report["rows"] if row["split"] == "test"}
-    assert list(rows) == ["random text", "global only", "global + local", "class means", "ceiling"]
+    learned = [name + how for how in (", plain", "") for name in ("global only", "global + local")]
+    assert set(rows) == {"random text", *learned, "class means", "ceiling"}
+    assert rows["global + local"]["all"] > rows["global + local, plain"]["all"], "what the steps of masks are for"
     assert rows["random text"]["all"] < 15
     assert rows["global + local"]["all"] > 2 * rows["random text"]["all"]
     assert rows["class means"]["all"] < rows["ceiling"]["all"] < 100

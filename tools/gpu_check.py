@@ -11,7 +11,8 @@ Parts, in this order; when the time is up the rest is left out, and the result s
     repeat    20 runs give the same bits
     memory    compute-sanitizer on small sizes, where there is one
     compare   losses beside their naive and open_clip forms, the one-kernel local loss beside the two-kernel one
-    sweep     launch options of the pooling and the contrastive loss, caches cold: the numbers for configs.TUNED
+    sweep     launch options of the pooling and the contrastive loss, caches cold; what of it belongs in configs.TUNED
+    step      attention beside PyTorch's; 20 steps beside float64 on the CPU, --graph beside eager; then the recipe
     ops       the table of benchmarks/ops.py
 
 First all kernels are compiled, on all processors.  Writes gpu-<name>-<date>.json with hardware and versions, by default
@@ -20,9 +21,8 @@ to benchmarks/results.  Ends with 1 if something was found wrong; speeds are mea
 
 import argparse
 import contextlib
-import functools
+import importlib
 import importlib.metadata
-import importlib.util
 import itertools
 import json
 import multiprocessing
@@ -35,21 +35,13 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("parity", "repeat", "memory", "compare", "sweep", "ops")
+sys.path.append(str(ROOT / "tools"))
+from gpu_cases import checks, script  # noqa: E402
 
-
-class Check(NamedTuple):
-    """One operation on one input.  Leaves get gradients; floats of `inputs` and leaves are cast to the dtype judged."""
-
-    op: str
-    label: str
-    dtype: object  # plain PyTorch is judged in it
-    inputs: dict
-    leaves: dict
-    environment: dict = {}
-    cast: bool = True  # whether ours gets the leaves in that dtype as well
+PARTS = ("parity", "repeat", "memory", "compare", "sweep", "step", "ops")
 
 
 class Run(NamedTuple):
@@ -66,71 +58,6 @@ class Run(NamedTuple):
         return 1 if self.toy else 20
 
 
-@functools.cache
-def script(path):
-    """A script of this repository as a module."""
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def speed():
-    return script("benchmarks/gpu_speed.py")
-
-
-def checks(run):
-    """Every operation, in every dtype or storage."""
-    import torch
-    import torch.nn.functional as F
-
-    device = run.device
-    B, N, M, K, D, W = (4, 20, 5, 3, 24, 12) if run.toy else (96, 256, 200, 70, 768, 512)
-    generator = torch.Generator().manual_seed(0)
-    normal = lambda *sizes: torch.randn(*sizes, generator=generator).to(device)  # noqa: E731
-    unit = lambda *sizes: F.normalize(normal(*sizes), dim=-1)  # noqa: E731
-    whole = lambda high, *sizes: torch.randint(high, sizes, generator=generator).to(device)  # noqa: E731
-
-    images = unit(B, D)
-    texts = F.normalize(unit(B, D) + images, dim=-1)
-    name = torch.arange(M, device=device) % K  # all are named: plain float16 makes NaN of a class without a mention
-    classes, used = unit(K, D), whole(4 * B, 3 * B)
-    offset = torch.arange(M + 1, device=device) * 2
-    pooled = unit(M, D) + classes[name]
-    candidates = {"present": torch.ones(K, dtype=torch.bool, device=device), "name": name, "weight": 1.0 + whole(3, M)}
-    for dtype in (torch.float32, torch.float16, torch.bfloat16)[: 2 if run.toy else 3]:  # not bfloat16 if interpreted
-        kind = str(dtype).removeprefix("torch.")
-        for same in (None, whole(B // 3 + 1, B)):
-            label = f"{kind}{', same images' if same is not None else ''}"
-            scale = torch.tensor(14.0, device=device)
-            yield Check("clip_loss", label, dtype, {"images": images, "same": same}, {"texts": texts, "scale": scale})
-        for target in ("label", "argmax"):
-            inputs = {**candidates, "scale": 14.0, "target": target}
-            yield Check("concept_loss", f"{kind}, {target}", dtype, inputs, {"pooled": pooled, "classes": classes})
-        inputs = {"token": whole(4 * B, 2 * M), "offset": offset, "name": name, "names": K}
-        yield Check("class_vectors", kind, dtype, inputs, {"units": unit(4 * B, D)})
-        leaves = {"tokens": normal(4 * B, W), "projection": normal(W, D) * W**-0.5}
-        yield Check("used_units", kind, dtype, {"index": used}, leaves)
-        inputs = {"vectors": unit(B, N, D), "mean": 0.1 * unit(D), "std": 0.1 + unit(D).abs()}
-        yield Check("quantise", kind, dtype, inputs, {})
-    for storage, width in itertools.product(
-        (torch.int8, torch.float16, torch.float32), (40,) if run.toy else (128, 192, 384, 768, 1024, 100)
-    ):
-        for length in (N,) if run.toy or width != 768 else (N, 50, 1369):
-            patches = speed().table().patches_of(B, length, width, storage, device)
-            row, vectors = whole(B, M), unit(K, width)
-            judged = torch.float32 if storage == torch.float32 else torch.float16
-            label = f"{str(storage).removeprefix('torch.')}, N {length}, D {width}"
-            inputs = {"patches": patches, "row": row, "name": name, "temperature": 0.1}
-            yield Check("concept_pool", label, judged, inputs, {"classes": vectors}, cast=False)
-            if length == N:
-                inputs |= {**candidates, "scale": 14.0}
-                for one in "01":
-                    label_one = f"{label}, {'one kernel' if one == '1' else 'two kernels'}"
-                    switch = {"FASTZSS_FUSED_STEP": one}
-                    yield Check("local_loss", label_one, judged, inputs, {"classes": vectors}, switch, cast=False)
-
-
 def outputs(check, run, dtype, backend=None):
     """[output, gradients], of our kernels unless another backend is named."""
     import torch
@@ -140,24 +67,28 @@ def outputs(check, run, dtype, backend=None):
     backend = backend or ("interpret" if run.device == "cpu" else "triton")
     wide = lambda t: t.to(dtype) if torch.is_tensor(t) and t.is_floating_point() else t  # noqa: E731
     leaves = {name: wide(leaf).detach().clone().requires_grad_() for name, leaf in check.leaves.items()}
-    inputs = {name: value if name == "patches" else wide(value) for name, value in check.inputs.items()}
-    with speed().environment(FASTZSS_BACKEND=backend, **check.environment):
+    inputs = {name: wide(value) for name, value in check.inputs.items()}
+    with mock.patch.dict(os.environ, FASTZSS_BACKEND=backend, **check.environment):
         found = getattr(kernels, check.op)(**inputs, **leaves)
     if not leaves:
-        return list(found)
-    steps = torch.linspace(-1, 2, found.numel(), device=found.device, dtype=torch.float64).view(found.shape)
-    upstream = torch.ones_like(found) if found.dim() == 0 else steps.to(found.dtype)
-    return [found.detach(), *torch.autograd.grad(found, list(leaves.values()), upstream)]
+        return [found] if torch.is_tensor(found) else list(found)
+    found = found if isinstance(found, tuple) else (found,)
+    upstream = [slopes(output) if output.dim() else torch.ones_like(output) for output in found]
+    return [*(output.detach() for output in found), *torch.autograd.grad(found, list(leaves.values()), upstream)]
 
 
-def gap(found, exact):
-    found, exact = found.double(), exact.double()
-    return ((found - exact).norm() / exact.norm().clamp_min(1e-12)).item()
+def slopes(output):
+    """An upstream gradient that is no multiple of the output."""
+    import torch
+
+    steps = torch.linspace(-1, 2, output.numel(), device=output.device, dtype=torch.float64)
+    return steps.view(output.shape).to(output.dtype)
 
 
 def parity(run):
     import torch
 
+    gap = script("cases").gap
     for check in checks(run):
         row = {"op": check.op, "what": check.label}
         rounded = check
@@ -173,12 +104,16 @@ def parity(run):
             yield row | {"right": all(map(torch.equal, ours, plain))}
             continue
         exact = outputs(rounded, run, torch.float64, "reference")
-        row["errors"], row["right"] = {}, True
+        row["errors"], row["right"], names = {}, True, list(check.leaves)
+        outs = len(ours) - len(names)
         for which, (o, p, e) in enumerate(zip(ours, plain, exact, strict=True)):
             # a single number may lie anywhere within its own rounding
             floor = max(1e-6, torch.finfo(check.dtype).eps / 2 if e.dim() == 0 else 0)
-            error, allowed = gap(o, e), max((3 if which else 2) * gap(p, e), floor)
-            row["errors"][list(check.leaves)[which - 1] if which else "output"] = [error, allowed]
+            error, allowed = gap(o, e), max((2 if which < outs else 3) * gap(p, e), floor)
+            row["errors"][f"output {which}".removesuffix(" 0") if which < outs else names[which - outs]] = [
+                error,
+                allowed,
+            ]
             row["right"] &= error <= allowed
         yield row
 
@@ -231,9 +166,9 @@ def compile_part(which):
     for check in itertools.islice(checks(run), mine, None, workers):
         with contextlib.suppress(Exception):  # the parts themselves will tell
             outputs(check, run, check.dtype if check.cast else torch.float32)
-    for op, sizes, launch in itertools.islice(speed().points(run), mine, None, workers) if sweeps else ():
+    for op, sizes, launch in itertools.islice(script("gpu_speed").points(run), mine, None, workers) if sweeps else ():
         with contextlib.suppress(Exception):  # the sizes that are compiled in, with few images
-            speed().swept(run, op, (sizes[0], 64, *sizes[2:]), launch, trials=False)
+            script("gpu_speed").swept(run, op, (sizes[0], 64, *sizes[2:]), launch, trials=False)
 
 
 def compile_all(sweeps):
@@ -244,23 +179,26 @@ def compile_all(sweeps):
 
 
 def compare(run):
-    yield from speed().compare(run)
+    yield from script("gpu_speed").compare(run)
 
 
 def sweep(run):
-    yield from speed().sweep(run)
+    yield from script("gpu_speed").sweep(run)
+
+
+def step(run):
+    yield from script("gpu_step").step(run)
 
 
 def ops(run):
     if run.toy:
         yield {"left_out": "sizes for a GPU"}
         return
-    copy = speed().table().copy_speed()
-    for label in speed().table().CASES:
+    for label in script("cases").CASES:
         if run.left() < 10:
             yield {"op": label, "left_out": "out of time"}
         else:
-            yield speed().table().measure(label, "cuda", 10, copy)
+            yield script("cases").measure(label, "cuda", 10)
 
 
 def main(argv=None):
@@ -286,7 +224,7 @@ def main(argv=None):
             outputs(check, run, check.dtype if check.cast else torch.float32)
         torch.cuda.synchronize()
         return 0
-    machine = speed().table().machine(run.device) | {"triton": importlib.metadata.version("triton")}
+    machine = script("measuring").machine(run.device) | {"triton": importlib.metadata.version("triton")}
     if run.device == "cuda":
         machine |= {"cuda": torch.version.cuda, "capability": list(torch.cuda.get_device_capability())}
     result = {"machine": machine, "interpreted": args.interpret}

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fastzss import tiny, world
+from fastzss import world
+from fastzss.backbones import tiny
 
 
 def normalised(pictures):

@@ -31,9 +31,9 @@ from regions import FIRST, FRESH, Scenes
 from timm.layers import set_fused_attn
 from torch import nn
 
-from fastzss import tiny
+from fastzss.backbones import tiny
 
-OUT = Path(__file__).parents[1] / "fastzss" / "data" / "tiny.safetensors"
+OUT = Path(__file__).parents[1] / "fastzss" / "backbones" / "tiny.safetensors"
 TAU = 0.1
 PAIRS = 1024  # matching points that one step compares
 AVERAGE = 0.998
@@ -210,10 +210,10 @@ def replace(path, write):
 CARD = """# tiny: the backbone of the built-in world
 
 A vision transformer with {parameters:.2f} M parameters: 128 px, patches of 8 px, width 128, depth 4, 4 heads
-(`fastzss/tiny.py`). Trained by self-supervision on scenes of the built-in world (split `train`, seed {seed}, scenes
-from {first:,} on, which the demo does not use): regions that seem to be one thing to the backbone itself are pasted on
-other scenes and found again. No labels, no masks, no captions. For the demo, the tests and the tutorials; it knows
-nothing of photographs.
+(`fastzss/backbones/tiny.py`). Trained by self-supervision on scenes of the built-in world (split `train`, seed {seed},
+scenes from {first:,} on, which the demo does not use): regions that seem to be one thing to the backbone itself are
+pasted on other scenes and found again. No labels, no masks, no captions. For the demo, the tests and the tutorials; it
+knows nothing of photographs.
 
 | | |
 |---|---|

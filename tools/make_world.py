@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from fastzss import world
-from fastzss.errors import UserError
+from fastzss.base.errors import UserError
 from fastzss.world.stuffs import TEXTURES
 from fastzss.world.things import draw_thing
 

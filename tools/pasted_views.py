@@ -9,7 +9,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from fastzss import tiny
+from fastzss.backbones import tiny
 
 VIEW = 64  # pixels
 STEEP = 12  # pixels for which the likeness of patches falls from 1 to 0, at the edge of a region

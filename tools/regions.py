@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from linear_probe import normalised
 from pasted_views import patch_centres
 
-from fastzss import tiny, world
+from fastzss import world
+from fastzss.backbones import tiny
 
 FIRST = 100_000  # scenes from here on are never used by the demo
 FRESH = 8  # scenes that are replaced each step

@@ -8,9 +8,11 @@
 
 The identity is a hash of names and aliases alone.
 
-    build.py     captions, lists of words and class names -> a bank
-    folder.py    a bank with its vectors and its index, on disk
-    look.py      coverage, overlap with evaluation sets, near-duplicates
+    build.py      captions, lists of words and class names -> a bank
+    sets.py       evaluation sets whose class names are known
+    embedding.py  names -> vectors, by a run's text tower or by letters.py
+    disk.py       a bank with its vectors and its index, on disk
+    coverage.py   coverage, overlap with evaluation sets, near-duplicates
 """
 
 from collections import Counter
@@ -18,8 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastzss.base.files import identity
 from fastzss.captions.words import spaced
-from fastzss.store import identity
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 captions:STORE or captions:FILE   nouns and pairs of nouns, those that enough captions mention (a file: one a line)
 words:FILE, or FILE               a name a line; after commas, other ways to write it
-classes:SET                       the classes of an evaluation set, shipped: ade20k, cityscapes, coco_object, ...
+classes:SET                       the classes of an evaluation set, shipped: ade20k, world, ...; see sets.py
 """
 
 import unicodedata
@@ -11,15 +11,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fastzss import world
 from fastzss.bank import Bank
-from fastzss.captions import clean_texts
+from fastzss.bank.sets import class_groups
+from fastzss.base.errors import UserError, nearest
+from fastzss.captions.mentions import clean_texts
 from fastzss.captions.nouns import names_in
 from fastzss.captions.words import singular, spaced
-from fastzss.errors import UserError, nearest
-from fastzss.store import read_captions
+from fastzss.store.captions import read_captions
 
-SETS = Path(__file__).parent.parent / "data" / "classes"
 KINDS = ("captions", "words", "classes")
 
 
@@ -69,10 +68,18 @@ def build_bank(sources, least=None, stop=None):
         least: captions that must mention a name of captions.
         stop: file of names to leave out.
     """
-    parts = [open_bank_source(source, least) for source in sources]
+    banks = [open_bank_source(source, least) for source in sources]
     leave = {spaced(line.strip().lower()) for line in read_lines(Path(stop), "a name a line")} if stop else set()
+    bank = united(banks, leave)
+    if not len(bank):
+        raise UserError("the bank would hold no name: nothing is left of " + ", ".join(map(str, sources)))
+    return bank
+
+
+def united(banks, leave=()):
+    """One bank of several; a name of more than one keeps all its writings and origins.  `leave`: terms left out."""
     aliases, origin, counts = {}, {}, {}
-    for part in parts:
+    for part in banks:
         for row, name in enumerate(part.names):
             if spaced(name) in leave:
                 continue
@@ -80,8 +87,6 @@ def build_bank(sources, least=None, stop=None):
             origin.setdefault(name, {})[part.origin[row]] = None
             if part.counts:
                 counts[name] = counts.get(name, 0) + part.counts[row]
-    if not aliases:
-        raise UserError("the bank would hold no name: nothing is left of " + ", ".join(map(str, sources)))
     return Bank(
         names=tuple(aliases),
         aliases=tuple(tuple(a for a in others if a not in aliases) for others in aliases.values()),
@@ -117,23 +122,9 @@ def caption_texts(path):
     return texts
 
 
-def set_names():
-    """Evaluation sets whose class names are known."""
-    return ("world", *sorted(path.stem for path in SETS.glob("*.txt")))
-
-
 def bank_of_set(name):
-    if name == "world":
-        return from_groups({one: () for one in world.NAMES}, "world")
-    path = SETS / f"{name}.txt"
-    if name not in set_names():
-        there = ", ".join(set_names())
-        raise UserError(f'unknown evaluation set "{name}"{nearest(name, set_names())}; expected {there}', code=2)
-    groups = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        first, *others = (writing.strip() for writing in line.split(","))
-        groups[first] = dict.fromkeys(others)
-    return from_groups(groups, name)
+    """The bank of an evaluation set's classes."""
+    return from_groups(class_groups(name), name)
 
 
 def read_lines(path, expected):

@@ -1,4 +1,4 @@
-"""Mentions of many captions: text -> tokens with offsets -> spans of the parser -> token positions, chunk by chunk.
+"""Mentions of many captions: spans of the parser + places of the tokens -> token positions, chunk by chunk.
 
 What a parser finds is mapped to tokens by characters alone.  A mention that is not wholly within the context is left
 out and counted.
@@ -11,9 +11,9 @@ from itertools import islice
 import numpy as np
 from tqdm import tqdm
 
+from fastzss.base.machine import cores
 from fastzss.captions.parsers import UNKNOWN
 from fastzss.captions.tokens import Tokenizer, tokens_of
-from fastzss.cores import cores
 
 CHUNK = 4096  # captions
 MANY = 100_000  # captions from which a second process of spaCy is worth its start
@@ -57,19 +57,24 @@ class Mentions:
         return self.only(name >= 0, name)
 
 
-def find_mentions(texts, terms, parser, unknown=False, processes=1):
+def find_mentions(texts, terms, parser, unknown=False, processes=1, ids=None):
     """Mentions of cleaned captions.
 
     Args:
+        texts: a list of them.
         terms: {term: row in the bank}.
         parser: what choose_parser gave.
         unknown: also the noun phrases that are no term, under negative names.
         processes: among which a spaCy parser shares the work; the others need none.
+        ids: the token ids of each caption, one after the other, where it is tokenised already.
     """
     found = parser(texts, terms, unknown, processes)
+    ids = (tokenizer().encode(text)[0] for text in texts) if ids is None else iter(ids)
     bar = tqdm(range(0, len(texts), CHUNK), unit="chunk", desc="mentions", disable=None)
     chunks = (texts[start : start + CHUNK] for start in bar)
-    return join((place(chunk, islice(found, len(chunk))) for chunk in chunks), len(texts))
+    return join(
+        (in_tokens(chunk, *(islice(each, len(chunk)) for each in (ids, found))) for chunk in chunks), len(texts)
+    )
 
 
 def clean_texts(texts):
@@ -88,14 +93,14 @@ def tokenizer():
     return Tokenizer()
 
 
-def place(texts, mentions):
+def in_tokens(texts, ids, mentions):
     """What a parser found in a chunk -> (caption, name, token, offset, phrases, cut), flat."""
     caption, name, token, ends, phrases, cut = [], [], [], [], {}, 0
-    tokenize = tokenizer()
-    for row, (text, found) in enumerate(zip(texts, mentions, strict=True)):
+    located = tokenizer().located
+    for row, (text, own, found) in enumerate(zip(texts, ids, mentions, strict=True)):
         if not found:
             continue
-        tokens = tokenize(text)
+        tokens = located(own, text)
         for mention in found:
             if any(last > tokens.end for _, last in mention.spans):
                 cut += 1

@@ -5,7 +5,11 @@ A dictionary knows that "racket" and "play" may be nouns and verbs; which of the
     the children play                behind a noun: a verb of ACTIONS
     a bus stops, buses stop          behind a noun: the -s of a verb after "a", none after a plural
     tennis rackets, a fruit stand    behind a noun: any other, a noun; the one before only says which
-    we see, people drew              behind a pronoun, or an irregular past
+    we fish, people drew             behind a pronoun, or an irregular past
+    you can also fish, to fly        behind an auxiliary, or "to": the verb itself, without an -s
+    dogs that race, that dog         behind "that": what many do, and else the noun
+
+Adverbs between them do not count, and a pronoun behind a preposition does nothing ("behind it trees").
 
 What this cannot do: see a thing in "the fruit stand", or what is done in "the bus stops" and "man skis".
 """
@@ -30,10 +34,19 @@ NAMELESS = frozenset(
     as and or but if so no not than then there here now thus still this that these those with without from into onto to
     of for about who what which while where when how why we you they them their his her its our my your mine i us me
     him very just only also too even more most less least much such own same first second third last like well work use
-    lie lay stand sit rest total overall meanwhile amid amidst seen shown show using s t re""".split()
+    lie lay stand sit rest total overall meanwhile amid amidst see seen shown show let get go using s t re""".split()
 )
 
-PRONOUNS = frozenset("i you he she it we they who that which".split())
+PRONOUNS = frozenset("i you he she it we they who".split())
+RELATIVES = frozenset("that which".split())
+AUXILIARIES = frozenset(
+    """can could will would may might must shall should cannot can't couldn't won't wouldn't shouldn't don't doesn't
+    didn't""".split()
+)
+DO = frozenset("do does did".split())  # auxiliaries only where something stands between them and the verb: "do not see"
+ADVERBS = frozenset("not also just only even still often always never sometimes now then both all".split())
+LEADERS = PRONOUNS | RELATIVES | AUXILIARIES | {"to", "t", "ll", "d"}  # what may stand right before a verb
+PREPOSITIONS = frozenset("in on at of by with near behind beside under above below over around from for to".split())
 ONE = frozenset("a an one each every another this".split())  # words before a noun that is no plural
 THE = frozenset("the his her their its my our your two three four some several many".split())
 A_FEW = 4  # words that are looked back
@@ -98,18 +111,43 @@ class Sentence:
         In "a woman drinks water" that depends on what "drinks" is; `back` ends the question.
         """
         word, t = self.word(i), tables()
-        if not self.joined(i) or not (word in t.verbs or word in t.irregular or singular(word) in t.verbs):
+        if not self.joined(i) or not (word in t.verbs or word in t.irregular or stem(word) in t.verbs):
             return False
-        before = self.word(i - 1)
-        if before in PRONOUNS:
+        if self.led(i):
             return True
+        before = self.word(i - 1)
         subject = may_name(before)
         if subject is None or before in t.adjectives or back and self.does(i - 1, back - 1):
             return False
-        ends, one = singular(word) != word, before == subject and self._one(i - 1)
+        ends, one = stem(word) != word, before == subject and self._one(i - 1)
         if word in ACTIONS or word in t.irregular:
             return ends or not one  # "a fruit stand" is a thing
         return one if ends else before != subject
+
+    def led(self, i):
+        """Whether a pronoun, an auxiliary or "to" before word i, which may be a verb, makes it one."""
+        k = i - 1
+        if self.word(k) not in LEADERS and not adverb(self.word(k)):
+            return False  # nearly always
+        while self.joined(k) and adverb(self.word(k)):
+            k -= 1
+        word, before, earlier = self.word(i), self.contracted(k), self.word(k - 1) if self.joined(k) else ""
+        bare = stem(word) == word
+        if before in PRONOUNS:
+            return earlier not in PREPOSITIONS
+        if before in RELATIVES:
+            many = earlier == "people" or may_name(earlier) not in (None, earlier)
+            return earlier not in PREPOSITIONS and (many or not bare)
+        if before in AUXILIARIES or before in DO and k < i - 1 or before.endswith(("'ll", "'d")):
+            return bare and earlier not in ONE and earlier not in THE
+        return before == "to" and bare and word in ACTIONS
+
+    def contracted(self, i):
+        """Word i, with the one before it if an apostrophe joins them: don't, you'll."""
+        begin, end = self.text[i][1:]
+        if i and self.clean[self.text[i - 1][2] : begin] in ("'", "’"):
+            begin = self.text[i - 1][1]
+        return self.clean[begin:end].replace("’", "'")
 
     def participle(self, i):
         """Whether word i is what somebody is doing ("people building a house") and no thing ("a tall building")."""
@@ -143,6 +181,18 @@ def may_name(word):
     name = singular(word)
     known = name in tables().nouns and len(name) > 1 and NAMELESS.isdisjoint((name, word))
     return name if known else None
+
+
+@cache
+def stem(word):
+    """A word without the -s of a plural, or of what one does: dogs, races, and flies, which is a noun as well."""
+    verb = f"{word[:-3]}y"
+    return verb if word.endswith("ies") and verb in tables().verbs else singular(word)
+
+
+@cache
+def adverb(word):
+    return word in ADVERBS or word.endswith("ly") and may_name(word) is None  # a family is none
 
 
 @cache

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from typing import NamedTuple
 
+from fastzss.base.errors import UserError, nearest
 from fastzss.captions.nouns import Sentence, may_name
 from fastzss.captions.words import singular, spaced, words
-from fastzss.errors import UserError, nearest
 
 PIPELINES = ("en_core_web_trf", "en_core_web_lg", "en_core_web_md", "en_core_web_sm")
 UNKNOWN = -1

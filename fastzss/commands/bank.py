@@ -1,14 +1,17 @@
 """`fastzss bank ...`: the names that captions may mention, what is near what, and what patches are called."""
 
+import logging
 from pathlib import Path
 
-from fastzss.errors import UserError
+from fastzss.base.errors import UserError
+
+log = logging.getLogger("fastzss")
 
 BUILD = """Make a bank of names. SOURCE: captions:STORE or captions:FILE (their nouns), words:FILE (a name a line, other
 writings behind commas), classes:SET (of an evaluation set)."""
 
 
-def add_bank_family(program):
+def add_bank(program):
     family = program.family("bank", "The concept bank: the names that captions may mention.")
 
     build = family.add("build", BUILD, run_build)
@@ -22,7 +25,7 @@ def add_bank_family(program):
     near.add_argument("bank", type=Path)
     near.add_argument("words", nargs="+", help="a name or any other words; several arguments are asked one by one")
     near.add_argument("--count", type=int, default=10, help="(default: %(default)s)")
-    near.add_argument("--run", type=Path, help="the run that made the bank's vectors, where it has moved")
+    near.add_argument("--run", type=Path, help="run that compares; by default what made the bank's vectors")
 
     info = family.add("info", "What a bank holds, and what it covers.", run_info)
     info.add_argument("bank", type=Path, help="a bank, or a file of names")
@@ -40,13 +43,15 @@ def add_bank_family(program):
     memory.add_argument("store", type=Path)
     memory.add_argument("--run", type=Path, required=True)
     memory.add_argument("--out", type=Path, help="folder of the memory (default: RUN/memory)")
-    memory.add_argument("--bank", metavar="IDENTITY", help="beginning of an identity, where the store has several")
-    memory.add_argument("--samples", type=int, default=50_000, help="patches to remember (default: %(default)s)")
+    memory.add_argument("--bank", metavar="IDENTITY", help="beginning of an identity; by default the run's own bank")
+    memory.add_argument(
+        "--samples", type=int, default=100_000, help="patches to remember at most (default: %(default)s)"
+    )
 
 
 def run_build(args):
     from fastzss.bank.build import build_bank
-    from fastzss.bank.folder import save_bank, with_vectors
+    from fastzss.bank.disk import save_bank, with_vectors
 
     if args.least is not None and args.least < 1:
         raise UserError(f"--least {args.least}: expected at least one caption", code=2)
@@ -64,16 +69,24 @@ def run_build(args):
 
 
 def run_near(args):
-    from fastzss.bank.folder import embedder_of, load_index
-    from fastzss.captions import Tokenizer
+    from fastzss.bank.disk import comparable, load_index
+    from fastzss.base.neighbours import Index
+    from fastzss.captions.tokens import Tokenizer
 
     if args.count < 1:
         raise UserError(f"--count {args.count}: expected at least one", code=2)
-    bank, index = load_index(args.bank)
+    saved, index = load_index(args.bank)
     words = [Tokenizer().clean(word) for word in args.words]
     if not all(words):
         raise UserError("nothing to look for: an argument holds no word", code=2)
-    score, row = index.search(embedder_of(bank, args.run, args.bank).vectors(words), args.count)
+    bank, own = comparable(saved, args.run, args.bank)
+    if bank is not saved:
+        index = Index(bank.vectors)
+    if own.by["by"] == "letters":
+        log.warning(
+            "%s: its vectors are of letters, which only compare spelling; --run RUN compares meanings", args.bank
+        )
+    score, row = index.search(own.vectors(words), args.count)
     return {
         word: {bank.names[r]: round(float(s), 4) for s, r in zip(scores, rows, strict=True) if r >= 0}
         for word, scores, rows in zip(args.words, score, row, strict=True)
@@ -82,9 +95,10 @@ def run_near(args):
 
 def run_info(args):
     from fastzss.bank.build import caption_texts
-    from fastzss.bank.folder import load_bank
-    from fastzss.bank.look import bank_info, coverage
-    from fastzss.captions import choose_parser, clean_texts, find_mentions, useful_processes
+    from fastzss.bank.coverage import bank_info, coverage
+    from fastzss.bank.disk import load_bank
+    from fastzss.captions.mentions import clean_texts, find_mentions, useful_processes
+    from fastzss.captions.parsers import choose_parser
 
     bank = load_bank(args.bank)
     result = bank_info(bank)
@@ -97,9 +111,9 @@ def run_info(args):
 
 
 def run_merge(args):
-    from fastzss.bank.folder import load_index, merged_bank
-    from fastzss.bank.look import near_pairs
-    from fastzss.store.files import write_file
+    from fastzss.bank.coverage import near_pairs
+    from fastzss.bank.disk import load_index, merged_bank
+    from fastzss.base.files import write_file
 
     if (args.apply is None) != (args.out is None):
         raise UserError("--apply FILE and --out BANK go together: the new bank has a folder of its own", code=2)
@@ -115,8 +129,18 @@ def run_merge(args):
 
 
 def run_memory(args):
-    from fastzss.memory import build_memory
+    from fastzss.masks.patch_memory import build_memory
 
     if args.samples < 1:
         raise UserError(f"--samples {args.samples}: expected at least one patch", code=2)
-    return build_memory(args.store, args.run, args.out or args.run / "memory", args.bank, args.samples)
+    bank = args.bank or own_bank(args.store, args.run)
+    return build_memory(args.store, args.run, args.out or args.run / "memory", bank, args.samples)
+
+
+def own_bank(store, run):
+    """The identity of a run's own bank where the store has its mentions; else None, the only one of the store."""
+    from fastzss.base.runs import Run
+    from fastzss.store.mentions import list_concepts
+
+    own = Run.open(run).config["store"]["bank"]
+    return own if own in {bank["identity"] for bank in list_concepts(store)} else None

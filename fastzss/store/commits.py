@@ -12,25 +12,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastzss.errors import UserError, nearest
-from fastzss.store.archive import Archive
-from fastzss.store.files import read_json
-from fastzss.store.layers import check
-from fastzss.store.tars import Tars
-from fastzss.store.zarrs import Zarr, read_chunk, shard_name
+from fastzss.base.errors import UserError, nearest
+from fastzss.base.files import read_json
+from fastzss.store.forms.archive import Archive
+from fastzss.store.forms.tars import Tars
+from fastzss.store.forms.zarr import Zarr, read_chunk, shard_name
+from fastzss.store.layers import check, read_record
 
 FORMS = {(form.format, form.codec): form for form in (Zarr(), Archive(), Tars())}
 
 
-def choose_form(format="zarr", codec="none"):
+def choose_form(name="zarr", codec="none"):
     """A form by what the user typed."""
-    if (format, codec) in FORMS:
-        return FORMS[format, codec]
-    for what, value, known in zip(("format", "codec"), (format, codec), zip(*FORMS, strict=True), strict=True):
+    if (name, codec) in FORMS:
+        return FORMS[name, codec]
+    for what, value, known in zip(("format", "codec"), (name, codec), zip(*FORMS, strict=True), strict=True):
         if value not in known:
             known = sorted(set(known))
             raise UserError(f'unknown {what} "{value}"{nearest(value, known)}; expected {", ".join(known)}', code=2)
-    raise UserError(f"--codec {codec} goes with --format zarr only, not with {format}", code=2)
+    raise UserError(f"--codec {codec} goes with --format zarr only, not with {name}", code=2)
 
 
 def commit_name(shard):
@@ -69,20 +69,23 @@ def read_commits(folder, plan):
     if not (folder / "commit").is_dir():
         return {}
     stats = read_stats(folder, plan)
+    found = {shard: read_commit(folder, plan, shard, stats) for shard in range(plan.shards)}
+    return {shard: record for shard, record in found.items() if record is not None}
+
+
+def read_commit(folder, plan, shard, stats):
+    """The record of a shard; None where it is not there.  What is damaged counts as not written."""
+    path = folder / commit_name(shard)
+    if not path.is_file():
+        return None
+    try:
+        record = read_json(path)
+        check(folder, record["files"], "features")
+    except UserError:
+        return None
     stats = stats and stats.files
-    commits = {}
-    for shard in range(plan.shards):
-        path = folder / commit_name(shard)
-        if not path.is_file():
-            continue
-        try:
-            record = read_json(path)
-            check(folder, record["files"], "features")
-        except UserError:
-            continue  # what is damaged counts as not written
-        if record["plan"] == plan.identity and record["stats"] == stats and (stats or plan.dtype != "int8"):
-            commits[shard] = record
-    return commits
+    whole = record["plan"] == plan.identity and record["stats"] == stats and (stats or plan.dtype != "int8")
+    return record if whole else None
 
 
 def begun(folder):
@@ -102,3 +105,12 @@ def form_of(record, path):
     if kind not in FORMS:
         raise UserError(f"{path}: has the form {kind}, which this fastzss does not know. Install a newer fastzss.")
     return FORMS[kind]
+
+
+def store_form(folder, layer="features"):
+    """How the shards of a layer lie on disk; None while there is none."""
+    manifest = folder / "manifest.json"
+    if manifest.is_file():
+        return form_of(read_record(manifest, layer), manifest)
+    there = begun(folder)
+    return there and there[0]

@@ -1,6 +1,7 @@
 """Writing the features layer: plan first, then statistics, then shards in any order, the manifest last.
 
     features/plan.json           the first file; a second writer with another plan is refused
+    features/images.parquet      the source's name of the image in each row, where it is known
     features/stats/{mean,std}    float32 [D] of the quantiser, int8 only; then commit/stats.json
     features/tokens/c/SHARD/...  and scale, global, valid; then commit/SHARD.json: the shard is there
     features/manifest.json       the last file: the layer is finished
@@ -13,29 +14,34 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 
-from fastzss.errors import UserError
+from fastzss.base.errors import UserError
+from fastzss.base.files import entry, make_folder, remove_file, sweep, write_file, write_files, write_json
 from fastzss.kernels import quantise
-from fastzss.store.commits import begun, choose_form, commit_name, read_commits, read_stats, stats_names
-from fastzss.store.files import entry, make_folder, remove_file, sweep, write_file, write_files, write_json
-from fastzss.store.layers import file_entry, manifest_record, plan_record, read_feature_plan
+from fastzss.store.columns import parquet
+from fastzss.store.commits import begun, choose_form, commit_name, read_commit, read_commits, read_stats, stats_names
+from fastzss.store.forms.zarr import write_chunk
+from fastzss.store.layers import IMAGES, file_entry, manifest_record, plan_record, read_feature_plan
 from fastzss.store.plan import differences
-from fastzss.store.zarrs import write_chunk
 
 BLOCK = 64  # images quantised at a time: bounds the float32 temporaries
-OURS = ("features", "captions", "concepts", "views", "origin.json")  # what a store's folder may hold
+OURS = ("features", "captions", "concepts", "views", "added", "origin.json")  # what a store's folder may hold
 
 
 class FeatureWriter:
     """Writes the features of a store, or continues to; see `FeaturePlan` for what they are."""
 
-    def __init__(self, store, plan, form=None):
-        """`form`: how they lie on disk, as choose_form gives it; None: as what is there, else zarr."""
+    layer = "features"
+
+    def __init__(self, store, plan, form=None, images=None, folder="features"):
+        """`form`: how they lie on disk, as choose_form gives it; None: as what is there, else zarr.
+        `images`: the source's name of each row's image."""
         self.store, self.plan = Path(store), plan
-        self.folder = self.store / "features"
-        self._stats = self._room = None
-        self._refuse_strangers()
+        self.folder = self.store / folder
+        self._stats = self._buffers = None
+        refuse_strangers(self.store)
         there = begun(self.folder)
         if not (self.folder / "plan.json").exists():
             if there and there[1] != plan.identity:
@@ -46,52 +52,29 @@ class FeatureWriter:
                 )
             make_folder(self.folder)
             try:
-                write_json(self.folder / "plan.json", plan_record("features", plan.to_json()), exclusive=True)
+                write_json(self.folder / "plan.json", plan_record(self.layer, plan.to_json()), exclusive=True)
             except FileExistsError:  # another writer was faster
                 pass
-        self._compare(read_feature_plan(self.store))
-        self.form = form or (there[0] if there else choose_form())
-        if there and there[0] is not self.form:
-            raise UserError(
-                f"{self.store}: its shards are {there[0].format}, codec {there[0].codec}, and {self.form.format}, "
-                f"codec {self.form.codec}, was asked for. Finish it as it is, then `fastzss-cache convert` it."
-            )
+        self.refuse_other(self.read_plan())
+        self.form = form_of_writer(self.folder, form)
         sweep(self.store)
-        for name, data in self.form.metadata(plan).items():
+        files = {} if images is None else {IMAGES: parquet({"id": pa.array(images, pa.string())})}
+        for name, data in (self.form.metadata(plan) | files).items():
             path = self.folder / name
             if not path.is_file() or path.read_bytes() != data:
                 write_file(path, data)
 
-    @classmethod
-    def beside(cls, first):
-        """The writer of another process: `first` is the `shared` of the one that has begun the store."""
-        writer = cls.__new__(cls)
-        writer.store, writer.plan, writer.form, writer._stats = first
-        writer.folder, writer._room = writer.store / "features", None
-        return writer
+    def read_plan(self):
+        """The plan that is there."""
+        return read_feature_plan(self.store)
 
-    @property
-    def shared(self):
-        """What another process needs to write shards of the same store."""
-        return self.store, self.plan, self.form, self.stats
+    def refuse_other(self, found):
+        """Another plan than that of this writer."""
+        refuse_other_plan(self.store, found, self.plan)
 
-    def _refuse_strangers(self):
-        """A folder that holds other things is no store."""
-        if self.store.is_dir() and not (self.folder / "plan.json").exists():
-            others = [name for name in sorted(os.listdir(self.store)) if name not in OURS and not name.startswith(".")]
-            if others:
-                raise UserError(
-                    f"{self.store}: is no store, and holds other files ({', '.join(others[:3])}"
-                    f"{', ...' if len(others) > 3 else ''}). Give a folder that is new or empty."
-                )
-
-    def _compare(self, found):
-        if found.identity != self.plan.identity:
-            raise UserError(
-                f"{self.folder / 'plan.json'}: this store was begun with another plan: "
-                f"{'; '.join(differences(found, self.plan))}. "
-                f"Give another store folder, or the settings it was begun with, or delete {self.store} to start anew."
-            )
+    def __getstate__(self):
+        """For pickle, which takes it to the other processes that write shards; the memory is for each to make."""
+        return {**self.__dict__, "_stats": self.stats, "_buffers": None}
 
     @property
     def stats(self):
@@ -130,22 +113,26 @@ class FeatureWriter:
         commits = read_commits(self.folder, self.plan)
         return [shard for shard in range(self.plan.shards) if shard not in commits]
 
-    def write(self, shard, patches, globals=None, valid=None):
+    def has(self, shard):
+        """Whether a shard is there."""
+        return read_commit(self.folder, self.plan, shard, self.stats) is not None
+
+    def write(self, shard, patches, global_vectors=None, valid=None):
         """Quantise and write one shard, S = len(plan.rows(shard)) images; see `ShardWriter.put`."""
         S = len(self.plan.rows(shard))
         if len(patches) != S:
             raise ValueError(f"shard {shard}: patches are {tuple(patches.shape)}; expected {S} images")
         writer = self.begin(shard)
-        writer.put(0, patches, globals, valid)
+        writer.put(0, patches, global_vectors, valid)
         writer.commit()
 
     def begin(self, shard):
         """A ShardWriter; one at a time, its memory is that of the one before."""
         if self.plan.dtype == "int8" and self.stats is None:
             raise ValueError("an int8 store needs set_stats(mean, std) before its first shard")
-        if self._room is None:
-            self._room = self.form.room(self.plan)
-        return ShardWriter(self, shard, self._room)
+        if self._buffers is None:
+            self._buffers = self.form.buffers(self.plan)
+        return ShardWriter(self, shard, self._buffers)
 
     def finish(self):
         """Write the manifest; the store is finished."""
@@ -159,35 +146,69 @@ class FeatureWriter:
         for shard, record in commits.items():
             files |= record["files"] | {commit_name(shard): file_entry(self.folder / commit_name(shard))}
         fixed = ["plan.json", *self.form.metadata(self.plan)]
+        if (self.folder / IMAGES).is_file():
+            fixed.append(IMAGES)
         if self.plan.dtype == "int8":
             files |= read_stats(self.folder, self.plan).files
             fixed.append("commit/stats.json")
         files |= {name: file_entry(self.folder / name) for name in fixed}
-        manifest = manifest_record("features", self.plan.identity, files) | {"form": form_record(self.form)}
+        manifest = manifest_record(self.layer, self.plan.identity, files) | {"form": form_record(self.form)}
         write_json(self.folder / "manifest.json", manifest)
+
+
+def refuse_strangers(store):
+    """A folder that holds other things is no store."""
+    store = Path(store)
+    if store.is_dir() and not (store / "features" / "plan.json").exists():
+        others = [name for name in sorted(os.listdir(store)) if name not in OURS and not name.startswith(".")]
+        if others:
+            raise UserError(
+                f"{store}: is no store, and holds other files ({', '.join(others[:3])}"
+                f"{', ...' if len(others) > 3 else ''}). Give a folder that is new or empty."
+            )
+
+
+def refuse_other_plan(store, found, wanted):
+    if found.identity != wanted.identity:
+        raise UserError(
+            f"{Path(store) / 'features' / 'plan.json'}: this store was begun with another plan: "
+            f"{'; '.join(differences(found, wanted))}. "
+            f"Give another store folder, or the settings it was begun with, or delete {store} to start anew."
+        )
+
+
+def form_of_writer(folder, wanted=None):
+    """How new shards in the folder of a layer lie on disk: as those that are there."""
+    there = begun(folder)
+    if not there or not wanted or there[0] is wanted:
+        return wanted or (there[0] if there else choose_form())
+    raise UserError(
+        f"{Path(folder).parent}: its shards are {there[0].format}, codec {there[0].codec}, and {wanted.format}, "
+        f"codec {wanted.codec}, was asked for. Finish it as it is, then `fastzss-cache convert` it."
+    )
 
 
 class ShardWriter:
     """One shard on its way to the disk: images arrive in parts, in any order."""
 
-    def __init__(self, writer, shard, room):
-        self.writer, self.plan, self.shard, self.room = writer, writer.plan, shard, room
+    def __init__(self, writer, shard, buffers):
+        self.writer, self.plan, self.shard, self.buffers = writer, writer.plan, shard, buffers
         self.rows = self.plan.rows(shard)
         self.filled = np.zeros(len(self.rows), bool)
 
-    def put(self, at, patches, globals=None, valid=None):
+    def put(self, at, patches, global_vectors=None, valid=None):
         """Quantise some images.
 
         Args:
             at: place in the shard of the first of them.
             patches: [b, N, D] unit vectors, any float type, any device.
-            globals: [b, G, D], in the order of `plan.globals`; None when there are none.
+            global_vectors: [b, G, D], in the order of `plan.globals`; None when there are none.
             valid: [b], 0 for images that could not be read: their rows become zeros; None: all are valid.
         """
         b, (N, D, G) = len(patches), (self.plan.patches, self.plan.channels, len(self.plan.globals))
-        globals = torch.zeros(b, 0, D) if globals is None else globals
+        global_vectors = torch.zeros(b, 0, D) if global_vectors is None else global_vectors
         valid = torch.ones(b, dtype=torch.uint8) if valid is None else torch.as_tensor(valid)
-        for name, tensor, shape in (("patches", patches, (b, N, D)), ("globals", globals, (b, G, D)),
+        for name, tensor, shape in (("patches", patches, (b, N, D)), ("global vectors", global_vectors, (b, G, D)),
                                     ("valid", valid, (b,))):  # fmt: skip
             if tensor.shape != shape:
                 raise ValueError(f"shard {self.shard}: {name} are {tuple(tensor.shape)}; expected {shape}")
@@ -195,7 +216,7 @@ class ShardWriter:
         for start in range(0, b, BLOCK):
             part = slice(start, start + BLOCK)
             self._encode(at + start, patches[part], good[part])
-        self._fill("global", at, _half(globals, good))
+        self._fill("global", at, _half(global_vectors, good))
         self._fill("valid", at, good.to(torch.uint8))
         self.filled[at : at + b] = True
 
@@ -215,13 +236,13 @@ class ShardWriter:
         self._fill("scale", at, scales)
 
     def _fill(self, name, at, values):
-        if name in self.room.views and len(values):
+        if name in self.buffers.views and len(values):
             numbers = values.cpu().contiguous().numpy()
-            self.room.views[name][at : at + len(values)] = numbers.reshape(len(values), -1).view(np.uint8)
+            self.buffers.views[name][at : at + len(values)] = numbers.reshape(len(values), -1).view(np.uint8)
 
     def put_bytes(self, name, array):
         """Fill in all rows of one array as another store has them, not changed."""
-        self.room.views[name][: len(array)] = array.reshape(len(array), -1).view(np.uint8)
+        self.buffers.views[name][: len(array)] = array.reshape(len(array), -1).view(np.uint8)
         self.filled[:] = True
 
     def commit(self):
@@ -231,8 +252,8 @@ class ShardWriter:
         folder, writer = self.writer.folder, self.writer
         remove_file(folder / "manifest.json")
         remove_file(folder / commit_name(self.shard))
-        valid = int(self.room.views["valid"][: len(self.rows)].sum())
-        contents = self.room.contents(self.shard)
+        valid = int(self.buffers.views["valid"][: len(self.rows)].sum())
+        contents = self.buffers.contents(self.shard)
 
         def entries():
             return {p: entry(data) | ({} if mark is None else {"mark": mark}) for p, (data, mark) in contents.items()}

@@ -11,8 +11,8 @@ import os
 import shutil
 from pathlib import Path
 
-from fastzss.errors import UserError
-from fastzss.store.files import (
+from fastzss.base.errors import UserError
+from fastzss.base.files import (
     entry,
     hash_file,
     identity,
@@ -27,10 +27,12 @@ from fastzss.store.files import (
 from fastzss.store.plan import FeaturePlan
 
 FORMAT, VERSION = "fastzss-store", 1
+IMAGES = "images.parquet"  # in features and captions: the source's name of the image in each row
 CURES = {
     "features": "Delete it and run the same extract command again: it writes only what is missing.",
     "captions": "Delete the captions folder and run the same extract command again: it writes only what is missing.",
     "concepts": "Delete the folder of this bank and run `fastzss-cache concepts STORE --bank FILE` again.",
+    "views": "Run the same extract command with --teacher again: it writes only what is missing.",
 }
 
 
@@ -139,3 +141,34 @@ def read_layer(folder, layer):
         raise UserError(f"{folder}: plan and manifest are of two different layers. {CURES[layer]}")
     check(folder, manifest["files"], layer, hashes=True)
     return record
+
+
+def expect_below(folder, expected, below, cure):
+    """The layer that this one was made for is the one that is there."""
+    if (below / "plan.json").is_file():
+        found = read_record(below / "plan.json", below.name)["identity"]
+        if found != expected:
+            raise UserError(
+                f"{folder}: was made for {below.name} {expected[:12]}, "
+                f"and the {below.name} of the store are {found[:12]}. {cure}"
+            )
+
+
+def read_store_plan(path):
+    """The plan of a store, finished or not; says what else `path` is when it is no store."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: there is no such folder. Make a store with `fastzss-cache extract SOURCE {path}`.")
+    if not path.is_dir():
+        raise UserError(f"{path}: is a file; expected the folder of a store.")
+    if not (path / "features" / "plan.json").is_file():
+        raise UserError(
+            f"{path}: is no store: it has no features/plan.json. "
+            f"Give the folder that `fastzss-cache extract SOURCE STORE` wrote."
+        )
+    return read_feature_plan(path)
+
+
+def held(store):
+    """What a second writer of a store is told."""
+    return f"{store}: another process is writing this store. Wait for it or stop it, then run the same command again."

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from fastzss.store.files import canonical, identity
+from fastzss.base.files import canonical, identity
 
 SHARD_BYTES = 128 * 2**20
 DTYPES = {"int8": np.dtype("i1"), "float16": np.dtype("<f2")}
@@ -32,7 +32,7 @@ class FeaturePlan:
     globals: tuple = ("cls",)  # names of the G global vectors of an image
     dtype: str = "int8"  # or "float16"
     vision: dict = field(default_factory=dict)  # model name, weights sha256, layer, norm, size, preprocessing
-    source: dict = field(default_factory=dict)  # where the images come from: spec and hash of their list
+    source: dict = field(default_factory=dict)  # where the images come from: spec, hash of their list, its order
     order_seed: int = 0  # fixes which image lies in which row
 
     def __post_init__(self):
@@ -93,7 +93,10 @@ class FeaturePlan:
         return arrays
 
     def order(self):
-        """int64 [n]: the source index of every store row, a permutation fixed by the seed and the number of images."""
+        """int64 [n]: the source index of every store row, a permutation fixed by the seed and the number of images; the
+        order of the list where the source can be read in no other."""
+        if self.source.get("order") == "listed":
+            return np.arange(self.images)
         return permutation(self.images, self.order_seed)
 
     def to_json(self):
@@ -114,11 +117,11 @@ def hashes(n, *key):
     """uint64 [n]: pseudo-random, all different, fixed by the integers `key`."""
     state = np.zeros(1, np.uint64)
     for part in key:
-        state = _splitmix64(state ^ np.array([part % 2**64], np.uint64))
-    return _splitmix64(state + np.arange(n, dtype=np.uint64))
+        state = splitmix64(state ^ np.array([part % 2**64], np.uint64))
+    return splitmix64(state + np.arange(n, dtype=np.uint64))
 
 
-def _splitmix64(x):
+def splitmix64(x):
     """The finaliser of splitmix64, on an array of uint64."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -128,7 +131,7 @@ def _splitmix64(x):
 
 def differences(found, wanted):
     """One sentence for each key in which two plans differ: what was found and what is wanted now."""
-    found, wanted = (p.to_json() if isinstance(p, FeaturePlan) else p for p in (found, wanted))
+    found, wanted = (p if isinstance(p, dict) else p.to_json() for p in (found, wanted))
     found, wanted = _leaves(found), _leaves(wanted)
     return [
         f"{key} is {_short(found.get(key))}, now {_short(wanted.get(key))}"

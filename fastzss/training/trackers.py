@@ -3,7 +3,7 @@
 import importlib.util
 import logging
 
-from fastzss.errors import UserError
+from fastzss.base.errors import UserError
 
 log = logging.getLogger("fastzss")
 

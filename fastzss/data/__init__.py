@@ -1,1 +1,0 @@
-"""Data that comes with the package: the weights of the tiny backbone and their card."""

@@ -1,0 +1,1 @@
+"""Pages: the report of a demo or an evaluation, and the charts in it."""
