@@ -8,9 +8,8 @@ FOLDER/NNNNNN.safetensors  patches float16 [h w, D], grid [2], cell, pixels uint
 """
 
 import shutil
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
+from itertools import islice
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from tqdm import tqdm
 
+from fastzss.base.background import in_order
 from fastzss.base.errors import UserError
 from fastzss.base.files import read_json, write_file, write_json
 from fastzss.base.machine import cores
@@ -50,32 +50,21 @@ class Looks:
 
         Of a pair that cannot be used, with `skip`: (index, None, the BadPair).
         """
-        groups = [indices[first : first + self.at_once] for first in range(0, len(indices), self.at_once)]
-        threads = min(4, max(1, cores() - 1))
-        pool, waiting = ThreadPoolExecutor(threads), deque()
-        try:
-            for number in range(len(groups) + threads):
-                if number < len(groups):
-                    waiting.append([(index, pool.submit(self.load, index)) for index in groups[number]])
-                if number >= threads and waiting:
-                    yield from self._answered(waiting.popleft(), skip)
-            while waiting:
-                yield from self._answered(waiting.popleft(), skip)
-        finally:
-            pool.shutdown(cancel_futures=True)
 
-    def _answered(self, group, skip):
-        good, problems = [], {}
-        for index, future in group:
+        def read(index):
             try:
-                good.append((index, future.result()))
+                return index, self.load(index)
             except BadPair as problem:
                 if not skip:
                     raise
-                problems[index] = problem
-        seen = dict(zip([index for index, _ in good], self.seen([loaded for _, loaded in good]), strict=True))
-        for index, _ in group:
-            yield (index, None, problems[index]) if index in problems else (index, *seen[index])
+                return index, problem
+
+        read_ahead = in_order(read, indices, threads=min(4, max(2, cores() - 1)))
+        while group := list(islice(read_ahead, self.at_once)):
+            good = [(index, loaded) for index, loaded in group if not isinstance(loaded, BadPair)]
+            seen = dict(zip([index for index, _ in good], self.seen([loaded for _, loaded in good]), strict=True))
+            for index, loaded in group:
+                yield (index, *seen[index]) if index in seen else (index, None, loaded)
 
     def load(self, index):
         """What a thread can do of looks[index]."""
