@@ -13,7 +13,6 @@ from fastzss.base.config import plain
 from fastzss.base.errors import UserError
 from fastzss.base.ranks import all_sum, alone
 from fastzss.methods.registry import method_of
-from fastzss.text.own_words import OwnWords
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -52,8 +51,6 @@ class Trainer:
         self.arithmetic = Arithmetic.of(config.precision, self.device)
         self.task = method_of(config.method).task(config, ranks, self.arithmetic)
         self.learner = self.task.learner
-        modules = self.learner.named_modules()
-        self.tables = {f"{name}.weight": module for name, module in modules if isinstance(module, OwnWords)}
 
     def begin(self, fresh):
         """Make ready for the first step; returns sentences about where there is room for what."""
@@ -102,7 +99,7 @@ class Trainer:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad()
-        for table in self.tables.values():
+        for table in self.task.tables.values():
             table.decay(1 - rate * self.config.weight_decay)
         self.task.settle()
 
@@ -120,7 +117,7 @@ class Trainer:
         }
         return found | {
             f"{key}.{name}": table.spread(found[f"{key}.{name}"])
-            for name, table in self.tables.items()
+            for name, table in self.task.tables.items()
             for key in MOMENTS
         }
 
@@ -128,8 +125,8 @@ class Trainer:
         self.learner.load_state_dict(model)
         for name, parameter in self.learner.named_parameters():
             own = {key: moments[f"{key}.{name}"].to(parameter.device) for key in ("step", *MOMENTS)}
-            if name in self.tables:
-                own |= {key: self.tables[name].gathered(own[key]) for key in MOMENTS}
+            if name in self.task.tables:
+                own |= {key: self.task.tables[name].gathered(own[key]) for key in MOMENTS}
             self.optimizer.state[parameter] = own
 
 

@@ -68,7 +68,7 @@ class SimZSSTask:
         torch.manual_seed(config.seed)
         learner = Learner(PRESETS[config.text], self.loader.store.plan.channels, activation_for(config))
         self.learner = learner.to(self.device, arithmetic.exact)
-        self.keep_to_own_words()
+        self.tables = self.keep_to_own_words()
         self.samples, self.steps_per_epoch = self.loader.samples, self.loader.steps_per_epoch
         self.bank = self.loader.bank
 
@@ -78,6 +78,7 @@ class SimZSSTask:
         words, places = np.unique(texts.ids, return_inverse=True)
         tower.token_embedding = OwnWords(tower.token_embedding, torch.from_numpy(words.astype(np.int64)))
         self.loader.texts = replace(texts, ids=places.astype(np.int32))
+        return {"text.token_embedding.weight": tower.token_embedding}
 
     @property
     def record(self):
