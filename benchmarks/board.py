@@ -19,6 +19,7 @@ KINDS = {  # what it is, the command that measures it
     "throughput": ("a training step", "benchmarks/throughput.py"),
     "full": ("a whole training", "benchmarks/throughput.py --full"),
     "profile": ("what a step consists of", "benchmarks/throughput.py --profile"),
+    "words": ("a step that trains the words of its captions", "benchmarks/words.py"),
     "zeroseg": ("a step of ZeroSeg", "benchmarks/throughput.py --zeroseg"),
     "scaling": ("scaling", "benchmarks/scaling.py"),
     "ops": ("the operations", "benchmarks/ops.py"),

@@ -9,7 +9,7 @@ this is a floor.  Kinds:
     attention     what lies between q, k, v and their mixture
     elementwise   all else of the tower: norms, GELU, residuals, casts, sums, gathers
     losses        both losses, forward and backward, with their products
-    optimiser     AdamW
+    optimiser     AdamW, on all words of the table: the made-up captions have them all
 
 With a card's rates (--copy GB/s, --matmul TFLOP/s; measured where there is a GPU) the floor of a kind is the longer of
 its two times, that of the step their sum, and that of the recipe so many steps: a projection, not a measurement.

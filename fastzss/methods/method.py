@@ -18,6 +18,7 @@ class Task(Protocol):
     """One training.  Made from (config, ranks, arithmetic); what the store lacks is a UserError then."""
 
     learner: nn.Module  # all that learns
+    tables: dict  # {parameter: the text.own_words.OwnWords it belongs to}, where only some rows of a table learn
     samples: int  # of an epoch
     steps_per_epoch: int
     bank: dict | None  # that the run records

@@ -14,6 +14,8 @@ from fastzss.base.errors import UserError
 from fastzss.base.ranks import all_sum, alone
 from fastzss.methods.registry import method_of
 
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
 
 class Arithmetic(NamedTuple):
     exact: torch.dtype  # of weights and losses
@@ -60,12 +62,14 @@ class Trainer:
 
     @property
     def parameters(self):
-        return sum(p.numel() for p in self.learner.parameters())
+        """How many there are, with those that only decay."""
+        state = self.learner.state_dict()
+        return sum(state[name].numel() for name, _ in self.learner.named_parameters())
 
     @property
     def states(self):
         """Bytes of the gradients, of AdamW's two moments, and of one more gradient on its way."""
-        return 4 * self.parameters * self.arithmetic.exact.itemsize
+        return 4 * sum(p.nbytes for p in self.learner.parameters())
 
     @property
     def record(self):
@@ -95,6 +99,8 @@ class Trainer:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad()
+        for table in self.task.tables.values():
+            table.decay(1 - rate * self.config.weight_decay)
         self.task.settle()
 
     @property
@@ -103,19 +109,25 @@ class Trainer:
         return {**self.task.readings(), "lr": self.optimizer.param_groups[0]["lr"]}
 
     def moments(self):
-        """AdamW's state under the names of the parameters."""
-        return {
+        """AdamW's state under the names of the parameters, of whole tables: the captions of a store may change."""
+        found = {
             f"{key}.{name}": value
             for name, parameter in self.learner.named_parameters()
             for key, value in self.optimizer.state[parameter].items()
+        }
+        return found | {
+            f"{key}.{name}": table.spread(found[f"{key}.{name}"])
+            for name, table in self.task.tables.items()
+            for key in MOMENTS
         }
 
     def restore(self, model, moments):
         self.learner.load_state_dict(model)
         for name, parameter in self.learner.named_parameters():
-            self.optimizer.state[parameter] = {
-                key: moments[f"{key}.{name}"].to(parameter.device) for key in ("step", "exp_avg", "exp_avg_sq")
-            }
+            own = {key: moments[f"{key}.{name}"].to(parameter.device) for key in ("step", *MOMENTS)}
+            if name in self.task.tables:
+                own |= {key: self.task.tables[name].gathered(own[key]) for key in MOMENTS}
+            self.optimizer.state[parameter] = own
 
 
 def sum_gradients(learner):

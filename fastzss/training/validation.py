@@ -36,7 +36,7 @@ class Validation:
     def __init__(self, config, trainer, ranks):
         spec = config.eval_data or (WORLD if config.eval_protocol == "world" else None)
         self.protocol, self.data = bare_protocol(config.eval_protocol, spec)
-        self.ranks, self.classifier = ranks, trainer.task.classifier()
+        self.ranks, self.task = ranks, trainer.task
         record = trainer.record
         self.looks = Looks(self.data, partial(reload_vision, record["vision"], record["weights"], device=ranks.device))
         self.plan = {
@@ -54,6 +54,6 @@ class Validation:
 
     def scores(self):
         """{"miou": ..., "miou_GROUP": ...} in points, of the learner as it is now."""
-        vocabulary = self.protocol.vocabulary(self.classifier, self.data.names)
+        vocabulary = self.protocol.vocabulary(self.task.classifier(), self.data.names)
         found = judged(self.looks, {"run": vocabulary}, self.ranks, shown=False)["run"]
         return {"miou": found["all"], **{f"miou_{group}": found[group] for group in self.data.groups}}

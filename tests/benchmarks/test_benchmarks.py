@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from fastzss.text.own_words import OwnWords
+
 ROOT = Path(__file__).parents[2]
 TINY = ["--size", "tiny", "--batch", "12", "--steps", "1", "--device", "cpu", "--threads", "1"]
 
@@ -167,7 +169,7 @@ def test_help_imports_nothing_heavy():
     """What makes --help instant, tested without a clock; and each says what it does."""
     code = """
 import runpy, sys
-for name in ("throughput", "scaling", "ops", "store", "concepts", "board", "recipes"):
+for name in ("throughput", "scaling", "ops", "store", "concepts", "board", "recipes", "words"):
     sys.argv[:] = [name, "--help"]
     try:
         runpy.run_path(f"{sys.path[0]}/{name}.py", run_name="__main__")
@@ -204,6 +206,19 @@ def test_words_at_a_small_size(benchmark, capsys):
     assert row["mentions"] > row["captions"] == 1000 and row["CPU seconds"] >= 0 and "spacy" in result["machine"]
     names, texts = benchmark("concepts").made_up(1000, 0)
     assert len(names) == 5000 and len(set(texts)) == 1000 and 7 < np.mean([len(t.split()) for t in texts]) < 12
+
+
+def test_the_words_of_the_captions_beside_the_whole_table(benchmark, monkeypatch, capsys):
+    command = ["--images", "70", "--steps", "2", "--device", "cpu", "--json"]
+    assert benchmark("words").main(command) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert 50 < result["words"] < 200 and result["own_ms"] > 0 and result["table_ms"] > 0
+    assert f"trains {result['words']} of 49,408 words" in result["headlines"][0][0]
+    forward = OwnWords.forward
+    monkeypatch.setattr(OwnWords, "forward", lambda self, places: forward(self, places).roll(1, -1))
+    assert benchmark("words").main(command) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "no times: the loss is" in err
 
 
 @pytest.mark.slow

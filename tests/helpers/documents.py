@@ -28,6 +28,7 @@ SUBSTITUTIONS = {
     "steps: 500": "steps: 4",
     "eval_every: 250": "eval_every: 2",
     "python benchmarks/throughput.py": "python benchmarks/throughput.py --size tiny --batch 8 --steps 1",
+    "python benchmarks/words.py": "python benchmarks/words.py --images 70 --steps 1",
 }
 
 

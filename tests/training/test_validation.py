@@ -183,7 +183,10 @@ def test_a_dry_run_says_what_will_be_and_writes_nothing(config):
     assert found["parameters"] == tower + 1
     size = 80 * plan.patches * (plan.channels + 2) / 1e6
     assert found["patches"].startswith(f"{size:.3g} MB of patches lie in the memory of the machine; free: ")
-    assert found["weights, gradients, optimiser"] == f"{5 * 8 * (tower + 1) / 1e6:.3g} MB"
+    words = len(set(PatchStore(config.store).captions.ids.tolist()))
+    assert found["words"] == f"{words} of 49,408 are in captions, and learn; the others only decay"
+    learning = tower + 1 - (49408 - words) * 128
+    assert found["weights, gradients, optimiser"] == f"{8 * (tower + 1 + 4 * learning) / 1e6:.3g} MB"
     assert found["evaluation"] == "every 5 steps on 6 images"
     main(replace(config, steps=2))
     assert main(replace(config, steps=2), dry_run=True)["run"] == "goes on after step 2"

@@ -19,7 +19,7 @@ from fastzss.text.packing import packed
 
 @dataclass(frozen=True)
 class Batch:
-    ids: Tensor  # [R, L] int32    token ids
+    ids: Tensor  # [R, L] int32    token ids; in a training, their places among the words of the captions
     segment: Tensor  # [R, L] int32    caption of each token, counted on this rank; -1 = free
     eot: Tensor  # [b] int32       flat token index of each caption's end
     row: Tensor  # [B] int64       image row in the store of each caption of the whole batch, the same on all ranks

@@ -1,8 +1,9 @@
 """A training of SimZSS: only the text tower and one scale learn, from captions and their mentions."""
 
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,6 +17,7 @@ from fastzss.methods.simzss.micro import captions_at_once
 from fastzss.methods.simzss.objective import MAX_SCALE, simzss, used_units
 from fastzss.store.reading.joined import shares_of
 from fastzss.store.upkeep.origin import weights_origin
+from fastzss.text.own_words import OwnWords
 from fastzss.text.readout import Readout
 from fastzss.text.tower import PRESETS, TextTower
 from fastzss.text.weights import activation_of, start_from
@@ -66,8 +68,17 @@ class SimZSSTask:
         torch.manual_seed(config.seed)
         learner = Learner(PRESETS[config.text], self.loader.store.plan.channels, activation_for(config))
         self.learner = learner.to(self.device, arithmetic.exact)
+        self.tables = self.keep_to_own_words()
         self.samples, self.steps_per_epoch = self.loader.samples, self.loader.steps_per_epoch
         self.bank = self.loader.bank
+
+    def keep_to_own_words(self):
+        """Let the tower learn the words of the captions only; a batch's ids are their places among these."""
+        tower, texts = self.learner.text, self.loader.texts
+        words, places = np.unique(texts.ids, return_inverse=True)
+        tower.token_embedding = OwnWords(tower.token_embedding, torch.from_numpy(words.astype(np.int64)))
+        self.loader.texts = replace(texts, ids=places.astype(np.int32))
+        return {"text.token_embedding.weight": tower.token_embedding}
 
     @property
     def record(self):
@@ -120,7 +131,9 @@ class SimZSSTask:
         if self.config.local_weight:
             where, patches = put_where(self.config.loader, self.loader.bytes, self.device, reserve)
         _, forward = captions_at_once(self, reserve, taken=self.loader.bytes if where == "device" else 0)
-        return {"patches": patches, "tower": forward}
+        table = self.learner.text.token_embedding
+        words = f"{len(table.words):,} of {len(table.table):,} are in captions, and learn; the others only decay"
+        return {"patches": patches, "words": words, "tower": forward}
 
     def steps(self, begin, end):
         return self.loader.steps(begin, end)
@@ -169,7 +182,12 @@ class SimZSSTask:
 
     def dump(self, batch):
         batch, _ = batch
-        return {f.name: getattr(batch, f.name) for f in fields(batch) if f.name != "first"}
+        tensors = {f.name: getattr(batch, f.name) for f in fields(batch) if f.name != "first"}
+        return tensors | {"ids": self.learner.text.token_embedding.words[batch.ids]}
 
     def classifier(self):
-        return Model(None, Readout(self.learner.text, self.record["readout"]))
+        tower = self.learner.text
+        with torch.device("meta"):
+            whole = TextTower(tower.size, tower.text_projection.shape[1], tower.activation)
+        whole.load_state_dict(tower.state_dict(), assign=True)  # the same memory, but for the words of the captions
+        return Model(None, Readout(whole, self.record["readout"]))

@@ -18,6 +18,7 @@ from fastzss.store.upkeep.origin import teacher_origin, weights_origin
 
 class ZeroSegTask:
     optimiser = {"betas": (0.9, 0.95), "eps": 1e-8}
+    tables = {}
 
     def __init__(self, config, ranks, arithmetic):
         self.config, self.device, self.arithmetic = config, ranks.device, arithmetic
