@@ -77,6 +77,20 @@ def test_one_of_several_ranks_computes_its_share_and_says_what_the_losses_and_gr
     assert not ledger.counted(size, ledger.coco_batch(2048), 16, D).traffic.sums
 
 
+@pytest.mark.parametrize("fused", ["0", "1"])
+def test_a_rank_without_a_mention_asks_for_the_same_sums_in_the_same_order(ledger, monkeypatch, fused):
+    """On the path of a GPU; where they differed, all would wait for ever."""
+    monkeypatch.setenv("FASTZSS_FUSED_STEP", fused)
+    batch = ledger.coco_batch(1024, 4)
+    none = {name: getattr(batch, name)[:0] for name in ("token", "caption", "image", "name", "weight")}
+    found = [
+        ledger.counted(PRESETS["tiny"], own, 4, 128).traffic.sums
+        for own in (batch, replace(batch, offset=batch.offset[:1], **none))
+    ]
+    asked = [[(each.shape, each.size, each.waited) for each in own] for own in found]
+    assert asked[0] == asked[1] and len(asked[0]) == 6 + 2
+
+
 def test_what_hides_behind_the_backward_pass(ledger):
     """A byte of memory takes a second, 100 bytes on the link too, of which a ring of two sends each once."""
     counts = ledger.Counts(ledger.coco_batch(128))
