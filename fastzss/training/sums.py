@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from fastzss.base.ranks import alone
 
-BUCKET = 25 << 20  # bytes: enough that the link's latency does not count, and some ten buckets of the base tower
+BUCKET = 25 << 20  # bytes: on the link long beside a sum's latency, and short beside the pass: the base tower has 8
 
 
 class Sums:
@@ -63,9 +63,9 @@ class Sums:
 
 def buckets(parameters, most):
     """Neighbours together, up to so many bytes, or one that is larger."""
-    found, size = [], most
+    found, size = [], 0
     for parameter in parameters:
-        if size + parameter.nbytes > most:
+        if not found or size + parameter.nbytes > most:
             found.append([])
             size = 0
         found[-1].append(parameter)

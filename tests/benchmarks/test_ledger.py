@@ -74,7 +74,9 @@ def test_one_of_several_ranks_computes_its_share_and_says_what_the_losses_and_gr
     assert done[0] < (1 / 3 + 2 / 3 * 4 / 6) * counts.flops["products"], "25 MB are there after 4 of the 6 layers"
     assert done == sorted(done)
     assert counts.traffic.end[0]["products"] == counts.flops["products"]
-    assert not ledger.counted(size, ledger.coco_batch(2048), 16, D).traffic.sums
+    whole = ledger.counted(size, ledger.coco_batch(2048), 16, D)
+    assert counts.flops["losses"] < 1.1 * whole.flops["losses"] / ranks, "its own columns of the contrastive loss"
+    assert not whole.traffic.sums
 
 
 @pytest.mark.parametrize("fused", ["0", "1"])
