@@ -11,8 +11,8 @@ this is a floor.  Kinds:
     losses        both losses, forward and backward, with their products
     optimiser     AdamW, on all words of the table: the made-up captions have them all
 
-With a card's rates (--copy GB/s, --matmul TFLOP/s; measured where there is a GPU) the floor of a kind is the longer of
-its two times, that of the step their sum, and that of the recipe so many steps: a projection, not a measurement.
+With a card's rates (--copy GB/s, --matmul TFLOP/s; measured where there is a GPU) that is a projection of the least
+time of a step, and with --ranks of a step that several share: projection.py.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from unittest import mock
 
 import fake
 import numpy as np
+import projection
 import torch
 from measuring import CHANNELS, GRID
 from steps import LOSS
@@ -35,12 +36,11 @@ from fastzss.methods.simzss.objective import simzss, used_units
 from fastzss.methods.simzss.shapes import shapes_of
 from fastzss.methods.simzss.task import Learner, SimZSSTask
 from fastzss.text.tower import PRESETS
-from fastzss.training.settings import RECIPES, TrainConfig
+from fastzss.training.settings import TrainConfig
 from fastzss.training.step import parameter_groups
+from fastzss.training.sums import Sums
 
-STEPS = RECIPES["simzss-coco"]["steps"]
 KINDS = ("products", "attention", "elementwise", "losses", "optimiser")
-H200 = {"copy": 4300.0, "matmul": 790.0}  # GB/s and TFLOP/s that were measured on one
 FREE = (
     "profiler::",
     "new_empty",
@@ -63,6 +63,7 @@ class Counts:
         self.flops, self.bytes, self.launches, self.names = Counter(), Counter(), Counter(), Counter()
         self.batch, self.section, self.masks = batch, "tower", []
         self.images = len(batch.image.unique())  # whose patches are read
+        self.traffic = projection.Traffic(self)  # what is summed over ranks, where several share the batch
 
     def add(self, kind, name, flops, size, launches=1):
         kind = self.section if self.section in KINDS else kind
@@ -186,22 +187,23 @@ def pretended_gpu(counts):
         yield
 
 
-def coco_batch(batch):
-    """A Batch of made-up captions as long as COCO's, filled up to the shapes of such a batch."""
+def coco_batch(batch, ranks=1):
+    """A rank's Batch of made-up captions as long as COCO's, filled up to the shapes of such a batch."""
     captions, images = max(batch, fake.CAPTIONS // 8), fake.IMAGES // 8
     row, ids, offset = fake.captions(images, captions)
     caption, name, token, sizes = fake.mentions(offset)
     texts = Texts.of(ids, offset, row, caption, name, token, sizes)
     chosen = np.random.default_rng(0).permutation(captions)[:batch]
-    return collate(texts, chosen, shapes=shapes_of(texts, [chosen]))
+    return collate(texts, chosen, 0, ranks, shapes_of(texts, [chosen], ranks))
 
 
 def counted(size, batch, N, D):
-    """Counts of one step of our form, of a tower of some TowerSize on a Batch."""
+    """Counts of one step of our form, of a tower of some TowerSize on a Batch, which may be one rank's share."""
     counts = Counts(batch)
     with torch.device("meta"):
         learner = Learner(size, D)
-    with pretended_gpu(counts):
+    alone = len(batch.eot) == len(batch)
+    with pretended_gpu(counts), contextlib.nullcontext() if alone else projection.among_ranks(counts.traffic):
         learner.to_empty(device="cpu")
         groups = parameter_groups(learner, TrainConfig.weight_decay)
         optimiser = torch.optim.AdamW(groups, lr=0.0, fused=True, **SimZSSTask.optimiser)
@@ -212,6 +214,7 @@ def counted(size, batch, N, D):
             parameter.grad = torch.empty_like(parameter)
         optimiser.step()
         optimiser.zero_grad()
+        sums = Sums(learner.parameters())
         fast = torch.autocast("cpu", torch.bfloat16)
         with Counting(counts):
             with fast:
@@ -223,6 +226,7 @@ def counted(size, batch, N, D):
             losses.loss.backward()
             counts.section = "tower"
             units.backward(leaf.grad)
+            sums.finish()
             counts.section = "optimiser"
             optimiser.step()
             optimiser.zero_grad()
@@ -230,19 +234,18 @@ def counted(size, batch, N, D):
 
 
 def run(args, folder=None):
-    rates = rates_of(args)
-    N, D = GRID[0] * GRID[1], CHANNELS[args.size]
-    size, batch = PRESETS[args.size], coco_batch(args.batch)
-    counts = counted(size, batch, N, D)
+    rates, ranks, link = projection.rates_of(args), args.ranks or 1, args.link or projection.NVLINK
+    N, D, size = GRID[0] * GRID[1], CHANNELS[args.size], PRESETS[args.size]
+    shares = []
+    for number in projection.numbers_of_ranks(ranks, args.batch):
+        batch = coco_batch(args.batch, number)
+        counts = counted(size, batch, N, D)
+        shares.append(projection.shared(counts, number, rates, link))
     fewer = counted(replace(size, layers=size.layers - 1), batch, N, D)
-    seconds = {
-        kind: max(counts.flops[kind] / rates["matmul"] / 1e12, counts.bytes[kind] / rates["copy"] / 1e9)
-        for kind in KINDS
-    }
-    step = sum(seconds.values())
     return {
         "machine": args.machine,
-        "settings": {"size": args.size, "batch": args.batch, "dtype": "int8", "patches": N, "channels": D, **rates},
+        "settings": {"size": args.size, "batch": args.batch, "dtype": "int8", "patches": N, "channels": D, **rates}
+        | ({"ranks": ranks, "link": link} if args.ranks else {}),
         "rows": list(counts.batch.ids.shape),
         "flops": {kind: counts.flops[kind] for kind in KINDS},
         "bytes": {kind: counts.bytes[kind] for kind in KINDS},
@@ -251,29 +254,18 @@ def run(args, folder=None):
         "elementwise_bytes_per_layer": counts.bytes["elementwise"] - fewer.bytes["elementwise"],
         "launches_per_layer": counts.launches.total() - fewer.launches.total(),
         "masks": [list(shape) for shape in counts.masks],
-        "seconds": seconds,
-        "seconds_step": step,
-        "seconds_recipe": step * STEPS,
+        "seconds": projection.floors((counts.flops, counts.bytes), rates),
+        "seconds_step": shares[-1]["seconds_step"],
+        "seconds_recipe": shares[-1]["seconds_recipe"],
         "operations": {f"{kind}: {name}": count for (kind, name), count in counts.names.most_common()},
+        **({"ranks": shares} if args.ranks else {}),
     }
-
-
-def rates_of(args):
-    """{copy: GB/s, matmul: TFLOP/s}: as given, as measured on the GPU here, or of an H200."""
-    rates = dict(H200)
-    if args.device == "cuda":
-        import steps
-        from measuring import cuda_milliseconds
-
-        source = torch.empty(1 << 30, dtype=torch.int8, device="cuda")
-        target = torch.empty_like(source)
-        rates["copy"] = 2 * source.numel() / cuda_milliseconds(lambda: target.copy_(source), 20) / 1e6
-        rates["matmul"] = steps.matmul_rate(torch.device("cuda")) / 1e12
-    return rates | {name: value for name in H200 if (value := getattr(args, name)) is not None}
 
 
 def show(result):
     settings = result["settings"]
+    if "ranks" in result:
+        print(f"one of {settings['ranks']} ranks: {settings['batch'] // settings['ranks']} captions")
     print(f"{'counted':12}{'TFLOP':>10}{'GB':>10}{'launches':>10}{'floor ms':>10}")
     for kind in KINDS:
         work, size, ms = result["flops"][kind] / 1e12, result["bytes"][kind] / 1e9, result["seconds"][kind] * 1e3
@@ -282,4 +274,7 @@ def show(result):
     print(f"elementwise {each:.1f} GB a layer; {result['launches_step']} launches a step; {len(result['masks'])} masks")
     rates = f"{settings['copy']:.0f} GB/s and {settings['matmul']:.0f} TFLOP/s"
     step, recipe = result["seconds_step"] * 1e3, result["seconds_recipe"]
-    print(f"a projection, not a measurement: at {rates} a step takes {step:.0f} ms, {STEPS} {recipe:.0f} s")
+    steps = projection.STEPS
+    print(f"a projection, not a measurement: at {rates} a step takes {step:.0f} ms, {steps} {recipe:.0f} s")
+    if "ranks" in result:
+        projection.show_shared(result["ranks"], settings["link"])

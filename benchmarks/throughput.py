@@ -4,6 +4,7 @@
     python benchmarks/throughput.py --full          a training, from a store on disk to the saved run
     python benchmarks/throughput.py --profile       what our step consists of, operation by operation
     python benchmarks/throughput.py --ledger        what it consists of on a GPU, counted without one: ledger.py
+    python benchmarks/throughput.py --ledger --ranks 8   what one of 8 GPUs does of it, and for how many it pays
     python benchmarks/throughput.py --zeroseg       the second method's step, with cached views and without: zeroseg.py
     python benchmarks/throughput.py --size tiny     in seconds: to see that it works, not how fast
 
@@ -146,6 +147,8 @@ def main(argv):
         "--copy", type=float, help="GB/s of a card's memory, for --ledger (default: of this one, or H200)"
     )
     parser.add_argument("--matmul", type=float, help="TFLOP/s of its products, likewise")
+    parser.add_argument("--ranks", type=int, help="of --ledger: what is left to one of so many GPUs, and its floor")
+    parser.add_argument("--link", type=float, help="GB/s between them in one direction (default: as stated of NVLink)")
     args = begin(parser, argv)
     run, print_it = compare, show
     for other in ("full", "profile", "ledger", "zeroseg"):

@@ -17,7 +17,7 @@ from fastzss.base.runs import Run
 class Task(Protocol):
     """One training.  Made from (config, ranks, arithmetic); what the store lacks is a UserError then."""
 
-    learner: nn.Module  # all that learns
+    learner: nn.Module  # all that learns; where losses sum over ranks, its last parameter's gradient comes behind that
     tables: dict  # {parameter: the text.own_words.OwnWords it belongs to}, where only some rows of a table learn
     samples: int  # of an epoch
     steps_per_epoch: int

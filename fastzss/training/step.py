@@ -11,8 +11,8 @@ import torch
 
 from fastzss.base.config import plain
 from fastzss.base.errors import UserError
-from fastzss.base.ranks import all_sum, alone
 from fastzss.methods.registry import method_of
+from fastzss.training.sums import Sums
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -58,6 +58,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, lr=0, fused=True, **self.task.optimiser)
         sentences = self.task.begin(fresh, self.states)
         self.derive = self.task.captured(self.derive)
+        self.sums = Sums(self.learner.parameters())
         return sentences
 
     @property
@@ -79,7 +80,7 @@ class Trainer:
     def differentiate(self, batch):
         """This rank's share of the losses; the gradients of the whole batch's are the same on all ranks."""
         losses = self.derive(batch)
-        sum_gradients(self.learner)
+        self.sums.finish()
         return losses
 
     def derive(self, batch):
@@ -128,13 +129,3 @@ class Trainer:
             if name in self.task.tables:
                 own |= {key: self.task.tables[name].gathered(own[key]) for key in MOMENTS}
             self.optimizer.state[parameter] = own
-
-
-def sum_gradients(learner):
-    """Each rank has the gradient of its share of the loss; the batch's is their sum."""
-    if alone():
-        return
-    gradients = [p.grad for p in learner.parameters() if p.grad is not None]
-    flat = all_sum(torch.cat([g.flatten() for g in gradients]))
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))

@@ -79,6 +79,16 @@ def test_both_ranks_have_the_same_shapes():
     assert found[0] == found[1]
 
 
+def test_a_rank_without_a_mention_has_the_class_vectors_of_the_others():
+    texts = some_texts()
+    silent = np.diff(texts.mention_offset) == 0
+    chosen = np.concatenate([np.flatnonzero(silent)[:10], np.flatnonzero(~silent)[:10]])
+    shapes = shapes_of(texts, [chosen], ranks=2)
+    none, some = (collate(texts, chosen, rank, 2, shapes) for rank in range(2))
+    assert not len(none.name) and len(some.name) == shapes.mentions
+    assert none.present.tolist() == some.present.tolist() and len(some.present) == shapes.names
+
+
 def test_a_batch_that_needs_more_than_was_counted_gets_the_next_size():
     texts = some_texts()
     shapes = shapes_of(texts, [np.arange(20)])

@@ -199,7 +199,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_made_it(config, m
 # Several processes compute what one would; each of these really starts them.
 
 
-@pytest.mark.parametrize("world, loader", [(2, "host"), pytest.param(3, "auto", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "world, loader", [(2, "host"), *(pytest.param(world, "auto", marks=pytest.mark.slow) for world in (3, 4))]
+)
 def test_several_processes_make_the_run_of_one(config, whole, world, loader, tmp_path):
     config = replace(config, micro_batch="8", loader=loader)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", world, DOOR, *flags(config)]

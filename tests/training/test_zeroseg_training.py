@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.benchmarks import plant
+from helpers.processes import in_processes
 from safetensors.torch import load_file
 
 import fastzss
@@ -24,6 +25,7 @@ from fastzss.extraction.flow import extract
 from fastzss.extraction.settings import ExtractConfig
 from fastzss.masks.inference import PLAIN, Inference
 from fastzss.store.reading.views import ViewStore
+from fastzss.training import sums
 from fastzss.training.loop import Loop, Stopped, train
 from fastzss.training.settings import TrainConfig
 
@@ -87,16 +89,32 @@ def test_an_interrupted_run_is_an_uninterrupted_one_bit_for_bit(viewed, tmp_path
     assert ("loss_rec" in lines[0][0]) == (student == "paper")
 
 
-def test_two_processes_are_one(viewed, whole, tmp_path):
-    out = tmp_path / "two"
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_processes_are_one(viewed, whole, tmp_path, count):
+    out = tmp_path / "several"
     given = {**FAST, "store": viewed, "out": out, "precision": "float64"}
     flags = [f"--{key.replace('_', '-')}" + ("" if value is True else f"={value}") for key, value in given.items()]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(DOOR), *flags]
+    launcher = f"-m torch.distributed.run --standalone --nproc_per_node={count}".split()
+    command = [sys.executable, *launcher, str(DOOR), *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]
     assert apart(whole, out) < 1e-5
     both = [[line["loss"] for line in Run(run).metrics()] for run in (whole, out)]
     assert both[1] == pytest.approx(both[0], rel=1e-5)
+
+
+def trained(rank, settings):
+    train(settings, progress=False)
+
+
+@pytest.mark.parametrize("student", ["frozen", "paper"])
+def test_gradients_summed_in_many_parts(viewed, tmp_path, monkeypatch, student):
+    monkeypatch.setattr(sums, "BUCKET", 1 << 12)
+    begun = {"anchor": "none", "places": "random"} if student == "paper" else {}
+    given = dict(student=student, encoder="tiny", precision="float64", **begun)
+    train(config(viewed, tmp_path / "alone", **given), progress=False)
+    in_processes(2, trained, config(viewed, tmp_path / "two", **given))
+    assert apart(tmp_path / "alone", tmp_path / "two") < 1e-9
 
 
 def test_where_the_patches_lie_changes_nothing(viewed, whole, tmp_path):

@@ -122,7 +122,7 @@ def collate(texts, chosen, rank=0, world=1, shapes=None):
         "weight": texts.weight[mention],
         "present": np.unique(texts.name[everyone]),
     }
-    if shapes and len(mention):
+    if shapes:
         parts |= more(parts, shapes.holding(len(rows.ids), len(mention), len(flat), len(parts["present"])))
     tensors = {name: torch.from_numpy(array) for name, array in parts.items()}
     return Batch(ids=rows.ids, segment=rows.segment, first=rank * share, **tensors)
@@ -130,11 +130,14 @@ def collate(texts, chosen, rank=0, world=1, shapes=None):
 
 def more(parts, shapes):
     """The parts of a batch that are filled up, with mentions that weigh nothing and tokens of no mention."""
+    names = filled(parts["present"], shapes.names, ABSENT)  # on all ranks, which sum their class vectors
+    if not len(parts["name"]):  # here is no mention to be repeated
+        return {"present": names}
     spare = np.arange(shapes.tokens - len(parts["token"])) % (shapes.rows * shapes.length)  # each another one
     repeated = {name: filled(parts[name], shapes.mentions) for name in ("caption", "image", "name")}
     return repeated | {
         "token": np.concatenate([parts["token"], spare.astype(np.int32)]),
         "offset": filled(parts["offset"], shapes.mentions + 1, parts["offset"][-1]),
         "weight": filled(parts["weight"], shapes.mentions, 0),
-        "present": filled(parts["present"], shapes.names, ABSENT),
+        "present": names,
     }
