@@ -34,10 +34,10 @@ import torch
 
 from fastzss.kernels import checks, chunked, chunked_filters, chunked_losses, reference, reference_tower
 from fastzss.kernels.reference import Patches
-from fastzss.kernels.reference_tower import Block
+from fastzss.kernels.reference_tower import BlockWeights
 
 __all__ = [
-    "Block",
+    "BlockWeights",
     "Patches",
     "class_vectors",
     "clip_loss",

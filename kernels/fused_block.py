@@ -23,7 +23,7 @@ from fastzss.kernels.reference_tower import NORM_EPS
 
 
 @triton.jit
-def _norm_of(total, gain, shift, inside, w, W: tl.constexpr, EPS: tl.constexpr):
+def norm_of(total, gain, shift, inside, w, W: tl.constexpr, EPS: tl.constexpr):
     """The norm of some tokens [BT, BW]."""
     centred = tl.where(inside, total - (tl.sum(total, 1) / W)[:, None], 0.0)
     spread = tl.sqrt_rn(tl.sum(centred * centred, 1) / W + EPS)
@@ -45,7 +45,7 @@ def _norm_forward(
     total += tl.load(bias + w, mask=w < W, other=0.0).to(tl.float32)[None, :]
     total = total.to(stream.dtype.element_ty).to(tl.float32)  # as the backward pass will find it
     tl.store(stream + at, total.to(stream.dtype.element_ty), mask=inside)
-    normal = _norm_of(total, gain, shift, inside, w, W, EPS)
+    normal = norm_of(total, gain, shift, inside, w, W, EPS)
     tl.store(out + at, normal.to(out.dtype.element_ty), mask=inside)
 
 

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from fastzss.kernels.configs import AotCase, Budget, short
-from fastzss.kernels.fused_block import _norm_of, empty_sums, norm_tiles, residual_norm_gradients
+from fastzss.kernels.fused_block import empty_sums, norm_of, norm_tiles, residual_norm_gradients
 from fastzss.kernels.fused_clip import compute_dtype
 
 
@@ -42,7 +42,7 @@ def _embed_norm(
     total = total.to(stream.dtype.element_ty).to(tl.float32)  # as the backward pass will find it
     at = t.to(tl.int64)[:, None] * W + w[None, :]
     tl.store(stream + at, total.to(stream.dtype.element_ty), mask=inside)
-    normal = _norm_of(total, gain, shift, inside, w, W, EPS)
+    normal = norm_of(total, gain, shift, inside, w, W, EPS)
     tl.store(out + at, normal.to(out.dtype.element_ty), mask=inside)
 
 

@@ -8,7 +8,7 @@ for what would else be many small launches can then be one for all blocks:
                      what programs add up for biases, gains and shifts lies side by side, and is summed at the end
 
 For each block and token 6 W + 2 V numbers in that dtype and 2 W of the stream are kept, until the block has been gone
-through.
+through.  Where a row and head is more than a tile (fused_attention.fits), the whole is the definition.
 
 Sizes: R rows of L tokens, n blocks of W channels, V of the hidden layer, P programs of a backward pass.
 """
@@ -24,7 +24,7 @@ from fastzss.kernels.configs import arch_of
 from fastzss.kernels.fused_attention import attention, attention_gradient, fits
 from fastzss.kernels.fused_block import empty_sums, gelu, gelu_gradient, residual_norm, residual_norm_gradients
 from fastzss.kernels.fused_clip import compute_dtype, precise
-from fastzss.kernels.reference_tower import Block
+from fastzss.kernels.reference_tower import BlockWeights
 
 MATRICES = "in_weight", "out_weight", "fc_weight", "proj_weight"
 
@@ -49,7 +49,7 @@ class _Blocks(torch.autograd.Function):
     def forward(ctx, x, normal, segment, heads, quick, keep, *weights):
         ctx.set_materialize_grads(False)
         dtype, saved = normal.dtype, []
-        blocks = in_dtype(parted(weights, Block), dtype)
+        blocks = in_dtype(parted(weights, BlockWeights), dtype)
         for block in blocks:
             read, qkv = normal, F.linear(normal, block.in_weight)
             mixed = attention(qkv, block.in_bias, segment, heads)
@@ -71,15 +71,15 @@ class _Blocks(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, residual, upstream):
         segment, *tensors = ctx.saved_tensors
-        n = len(ctx.dtypes) // len(Block._fields)
-        blocks, kept = parted(tensors[: len(ctx.dtypes)], Block), parted(tensors[len(ctx.dtypes) :], Kept)
+        n = len(ctx.dtypes) // len(BlockWeights._fields)
+        blocks, kept = parted(tensors[: len(ctx.dtypes)], BlockWeights), parted(tensors[len(ctx.dtypes) :], Kept)
         del tensors
         residual, upstream = (None if g is None else g.contiguous() for g in (residual, upstream))
         (R, L), (V, W) = segment.shape, blocks[0].fc_weight.shape
         dtype, device = blocks[0].fc_weight.dtype, segment.device
         sums = empty_sums(R * L, n, 6 * W + V, device=device)
         row_sums = torch.empty(R, n, 3 * W, dtype=torch.float32, device=device)
-        wanted = parted(ctx.needs_input_grad[-len(ctx.dtypes) :], Block)
+        wanted = parted(ctx.needs_input_grad[-len(ctx.dtypes) :], BlockWeights)
         matrices = [None] * n
         for i in reversed(range(n)):
             block, own, want = blocks[i], kept.pop(), wanted[i]
@@ -99,7 +99,7 @@ class _Blocks(torch.autograd.Function):
         gradients = []
         for (g_in, g_out, g_fc, g_proj), in_bias, rest in zip(matrices, row_sums.sum(0), sums.sum(0), strict=True):
             out_bias, gain, shift, fc_bias, *last = rest.split([W, W, W, V, W, W, W])
-            gradients += Block(g_in, in_bias, g_out, out_bias, gain, shift, g_fc, fc_bias, g_proj, *last)
+            gradients += BlockWeights(g_in, in_bias, g_out, out_bias, gain, shift, g_fc, fc_bias, g_proj, *last)
         gradients = [
             g.to(dtype) if want else None
             for g, dtype, want in zip(gradients, ctx.dtypes, ctx.needs_input_grad[-len(gradients) :], strict=True)

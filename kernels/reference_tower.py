@@ -21,7 +21,7 @@ MASKED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend
 NORM_EPS = 1e-5  # of torch.nn.LayerNorm
 
 
-class Block(NamedTuple):
+class BlockWeights(NamedTuple):
     """The weights of one block of a transformer, and of the norm behind it: the next block's first, or the last."""
 
     in_weight: Tensor  # [3 W, W] of queries, keys and values in this order
@@ -68,7 +68,7 @@ def transformer_blocks(x, normal, segment, blocks, heads, quick=False):
     Args:
         x, normal: [R, L, W] the stream and its norm before the first block.
         segment: [R, L] caption of each token, negative in free slots.
-        blocks: the Blocks, at least one.
+        blocks: BlockWeights, at least one.
         heads: how many share the W channels in attention.
         quick: as in `activation`.
     """

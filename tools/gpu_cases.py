@@ -33,7 +33,7 @@ def script(name):
 def one_block(x, normal, segment, heads, quick, **weights):
     from fastzss import kernels
 
-    return kernels.transformer_blocks(x, normal, segment, [kernels.Block(**weights)], heads, quick)
+    return kernels.transformer_blocks(x, normal, segment, [kernels.BlockWeights(**weights)], heads, quick)
 
 
 def checks(run):

@@ -100,7 +100,7 @@ class Block(nn.Module):
     def weights(self, norm):
         """As kernels.transformer_blocks takes them; `norm` is the one behind this block."""
         attn, middle, fc, proj = self.attn, self.ln_2, self.mlp.c_fc, self.mlp.c_proj
-        return kernels.Block(
+        return kernels.BlockWeights(
             *(attn.in_proj_weight, attn.in_proj_bias, attn.out_proj.weight, attn.out_proj.bias),
             *(middle.weight, middle.bias),
             *(fc.weight, fc.bias, proj.weight, proj.bias),

@@ -20,7 +20,7 @@ POOL = {
     "temperature": 0.1,
 }
 CANDIDATES = {"present": torch.ones(K, dtype=torch.bool), "weight": torch.ones(M), "scale": 14.0}
-BLOCK = kernels.Block(
+BLOCK = kernels.BlockWeights(
     *(torch.randn(36, 12), torch.randn(36), torch.randn(12, 12), *torch.randn(3, 12)),
     *(torch.randn(5, 12), torch.randn(5), torch.randn(12, 5), *torch.randn(3, 12)),
 )

@@ -1,5 +1,6 @@
 """The operations of the text tower, in Triton's interpreter, against the definition in float64."""
 
+import weakref
 from unittest import mock
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from fastzss.kernels import Block, fused_embed, fused_tower, reference_tower
+from fastzss.kernels import BlockWeights, fused_embed, fused_tower, reference_tower
 
 pytestmark = pytest.mark.usefixtures("poison")
 # rows, tokens, heads, channels of a head, hidden channels, blocks
@@ -53,7 +54,7 @@ def defined(*inputs, quick=False):
 
 def called(op, leaves, segment, heads, quick=False):
     x, normal, *weights = leaves
-    return op(x, normal, segment, fused_tower.parted(weights, Block), heads, quick=quick)
+    return op(x, normal, segment, fused_tower.parted(weights, BlockWeights), heads, quick=quick)
 
 
 def gradients(out, leaves):
@@ -120,7 +121,7 @@ def test_same_bits_every_time_and_in_parts():
 def test_frozen_weights_get_no_gradient_and_no_product():
     leaves, segment, H = case(2, 17, 2, 12, 30, 2)
     everything = results(ours, leaves, segment, H, torch.float32)[2:]
-    blocks = fused_tower.parted(range(2, len(leaves)), Block)
+    blocks = fused_tower.parted(range(2, len(leaves)), BlockWeights)
     frozen = {0, 1, *blocks[0], blocks[1].in_bias, blocks[1].fc_weight, blocks[1].next_shift}
     leaves = [t.float().requires_grad_(i not in frozen) for i, t in enumerate(leaves)]
     with mock.patch.object(fused_tower, "precise", side_effect=fused_tower.precise) as product:
@@ -148,6 +149,26 @@ def test_what_a_row_keeps():
         held.append(sum(sizes.values()))
         del out
     assert held[0] - held[1] == R // 2 * L * (n * (8 * H * C + 2 * V) + 1) * 4
+
+
+def test_what_a_block_kept_is_freed_when_it_has_been_gone_through():
+    leaves, segment, H = case(2, 17, 2, 12, 30, 4)
+    leaves, held, alive = [t.float().requires_grad_() for t in leaves], [], []
+    real, kept = fused_tower.attention_gradient, fused_tower.Kept
+
+    def watched_kept(*tensors):
+        held.extend(weakref.ref(t) for t in tensors)
+        return kept(*tensors)
+
+    def watched_gradient(*rest):
+        alive.append(sum(tensor() is not None for tensor in held))
+        return real(*rest)
+
+    with mock.patch.object(fused_tower, "Kept", watched_kept):
+        out = called(ours, leaves, segment, H)
+    with mock.patch.object(fused_tower, "attention_gradient", watched_gradient):
+        gradients(out, leaves)
+    assert alive == [32, 24 + 1, 16 + 1, 8 + 1]  # eight of each block; the last stream is also the output
 
 
 def test_read_twice_by_a_checkpoint_it_is_the_same():
