@@ -53,7 +53,8 @@ FREE = (
     "sym_",
     "_unsafe_view",
 )
-TENSORS, BLOCKS, CHUNK = 36, 320, 65536  # of one launch of a fused optimiser; numbers of a block
+# of one launch over 1, 2, ... lists (PyTorch's multi_tensor_apply): tensors of a list, blocks; numbers of a block
+TENSORS, BLOCKS, CHUNK = (110, 64, 48, 36, 30), 320, 65536
 
 
 class Counts:
@@ -87,11 +88,12 @@ class Counts:
             read = [t for t in read if not t.is_floating_point()] + written
         launches = 1
         if name.startswith("_fused_adam"):
-            own = tensors(inputs[0][0])
-            launches = -(-len(own) // TENSORS) + sum(-(-t.numel() // CHUNK) for t in own) // BLOCKS
+            own = inputs[0][0]
+            launches = launches_over(own, 4)
             written = read[: 3 * len(own)]
         elif name.startswith("_foreach"):
-            launches = -(-len(tensors(inputs[0][0])) // TENSORS)
+            lists = [each for each in (*inputs[0], *outputs) if isinstance(each, (list, tuple)) and each]
+            launches = launches_over(lists[0], len(lists))
         size = sum(t.nbytes for t in distinct(read)) + sum(t.nbytes for t in distinct(written))
         self.add("products" if flops else "elementwise", name, flops, size, launches)
 
@@ -113,6 +115,18 @@ class Counts:
             flops_of(file, kernel.fn.__name__, given),
             size,
         )
+
+
+def launches_over(own, lists):
+    """Of one operation over so many lists of tensors, of which `own` is one."""
+    launches = held = blocks = 0
+    for tensor in own:
+        chunks, held = -(-tensor.numel() // CHUNK), held + 1
+        for chunk in range(chunks):
+            blocks, last = blocks + 1, chunk == chunks - 1
+            if blocks == BLOCKS or held == TENSORS[lists - 1] and last:
+                launches, blocks, held = launches + 1, 0, 0 if last else 1  # its rest is of the next one
+    return launches + (blocks > 0)
 
 
 def flops_of(file, name, given):
@@ -163,7 +177,7 @@ def pretended_gpu(counts):
     from triton.runtime.jit import JITFunction
 
     from fastzss import kernels
-    from fastzss.kernels import fused_attention, fused_clip, fused_concept, patch_tiles
+    from fastzss.kernels import fused_clip, fused_concept, fused_tower, patch_tiles
 
     def run(kernel, *arguments, grid=None, warmup=False, **options):
         counts.kernel(kernel, arguments, options)
@@ -179,9 +193,9 @@ def pretended_gpu(counts):
         put(kernels.checks, "values_seen", lambda tensor: False)
         put(JITFunction, "run", run)
         put(patch_tiles, "describable", lambda tokens, DC: False)
-        for module in (fused_attention, fused_clip, patch_tiles):
+        for module in (fused_tower, fused_clip, patch_tiles):
             put(module, "arch_of", lambda device: 90)
-        for module in (fused_clip, fused_concept):
+        for module in (fused_clip, fused_concept, fused_tower):
             put(module, "precise", precise)
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         yield

@@ -10,14 +10,13 @@
     clip_loss          symmetric contrastive loss of captions and frozen image vectors
     group_pool         patches -> one vector per group, under a softmax over the groups
     segment_match      how far each segment vector is from its nearest view
-    packed_attention   self-attention inside captions that lie end to end
-    linear_gelu        a linear layer and its GELU
-    linear_residual_norm   what a linear layer adds to the stream of a transformer, and the norm of that
+    embed_norm         tokens of captions that lie end to end -> their vectors by word and place, and the norm of those
+    transformer_blocks blocks of a transformer on them, with self-attention inside captions
     smooth_patches     values at patches -> their mean over the image's patches that resemble each; no gradient
     refine_scores      scores of pixels -> scores that follow the edges of the image (PAMR); no gradient
 
-Three forms of each, with the same signature: reference.py defines it in plain PyTorch; chunked.py and chunked_*.py are
-the form for CPUs; fused_*.py are Triton kernels.  FASTZSS_BACKEND, read at every call, says which is used:
+Three forms of each, with the same signature: reference*.py define it in plain PyTorch; chunked*.py are the form for
+CPUs; fused_*.py are Triton kernels.  FASTZSS_BACKEND, read at every call, says which is used:
 
     auto        triton for tensors on a GPU of compute capability 8.0 or later, where triton is installed; else chunked
     reference   the definition
@@ -33,24 +32,25 @@ import os
 
 import torch
 
-from fastzss.kernels import checks, chunked, chunked_filters, chunked_losses, reference
+from fastzss.kernels import checks, chunked, chunked_filters, chunked_losses, reference, reference_tower
 from fastzss.kernels.reference import Patches
+from fastzss.kernels.reference_tower import BlockWeights
 
 __all__ = [
+    "BlockWeights",
     "Patches",
     "class_vectors",
     "clip_loss",
     "concept_loss",
     "concept_pool",
+    "embed_norm",
     "group_pool",
-    "linear_gelu",
-    "linear_residual_norm",
     "local_loss",
-    "packed_attention",
     "quantise",
     "refine_scores",
     "segment_match",
     "smooth_patches",
+    "transformer_blocks",
     "used_units",
 ]
 
@@ -81,12 +81,12 @@ def triton_serves(device):
     return importlib.util.find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def operation(name, chunks=reference, fused=None):
+def operation(name, chunks=None, fused=None, defined=reference):
     """The public function of one operation.
 
-    `chunks` has its form for CPUs, and is the definition where that will do; `fused` is the file of its Triton kernels.
+    `chunks` has its form for CPUs, where the definition will not do; `fused` is the file of its Triton kernels.
     """
-    check, definition = getattr(checks, name), getattr(reference, name)
+    check, definition = getattr(checks, name), getattr(defined, name)
     leading = definition.__code__.co_varnames[0]
 
     @functools.wraps(definition)
@@ -96,7 +96,7 @@ def operation(name, chunks=reference, fused=None):
         if form == "triton" and fused is not None:
             module = importlib.import_module(f"fastzss.kernels.{fused}")  # late: triton is needed here only
         else:
-            module = reference if form == "reference" else chunks
+            module = defined if form == "reference" or chunks is None else chunks
         return getattr(module, name)(*arguments, **options)
 
     return call
@@ -111,8 +111,7 @@ local_loss = operation("local_loss", chunked, "fused_step")
 clip_loss = operation("clip_loss", chunked_losses, "fused_clip")
 group_pool = operation("group_pool", fused="fused_group")
 segment_match = operation("segment_match", chunked, "fused_match")
-packed_attention = operation("packed_attention", fused="fused_attention")
-linear_gelu = operation("linear_gelu", fused="fused_block")
-linear_residual_norm = operation("linear_residual_norm", fused="fused_block")
+embed_norm = operation("embed_norm", fused="fused_embed", defined=reference_tower)
+transformer_blocks = operation("transformer_blocks", fused="fused_tower", defined=reference_tower)
 smooth_patches = operation("smooth_patches", chunked_filters, "fused_smooth")
 refine_scores = operation("refine_scores", chunked_filters, "fused_refine")

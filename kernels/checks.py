@@ -199,39 +199,41 @@ def segment_match(segments, views):
         raise ValueError(f"{op}: {empty} is empty; expected at least one")
 
 
-def packed_attention(x, weight, bias, segment, heads):
-    op = "packed_attention"
+def embed_norm(words, places, index, segment, gain, shift):
+    op = "embed_norm"
+    shape(op, "words", words, "words", "W")
+    W = words.shape[1]
+    shape(op, "places", places, "places", W)
+    shape(op, "index", index, "R", "L")
+    rows(op, "index", index, len(words), "words")
+    shape(op, "segment", segment, *index.shape)
+    whole(op, "segment", segment)
+    floats(op, "words", words)
+    floats(op, "places", places, (words.dtype,))
+    for argument, tensor in (("gain", gain), ("shift", shift)):
+        shape(op, argument, tensor, W)
+        floats(op, argument, tensor)
+
+
+def transformer_blocks(x, normal, segment, blocks, heads, quick=False):
+    op = "transformer_blocks"
     shape(op, "x", x, "R", "L", "W")
     R, L, W = x.shape
-    shape(op, "weight", weight, 3 * W, W)
-    shape(op, "bias", bias, 3 * W)
-    for argument, tensor in (("x", x), ("weight", weight), ("bias", bias)):
-        floats(op, argument, tensor)
+    shape(op, "normal", normal, R, L, W)
     shape(op, "segment", segment, R, L)
     whole(op, "segment", segment)
+    floats(op, "x", x)
+    floats(op, "normal", normal)
     if heads < 1 or W % heads:
         raise ValueError(f"{op}: heads is {heads!r}; expected a divisor of {W}, the channels of x")
-
-
-def linear(op, argument, x, weight, bias):
-    """A layer [V, W] that reads `argument`, [..., W]."""
-    shape(op, "weight", weight, "V", x.shape[-1])
-    shape(op, "bias", bias, len(weight))
-    for name, tensor in ((argument, x), ("weight", weight), ("bias", bias)):
-        floats(op, name, tensor)
-
-
-def linear_gelu(x, weight, bias, quick=False):
-    linear("linear_gelu", "x", x, weight, bias)
-
-
-def linear_residual_norm(y, weight, bias, x, norm_weight, norm_bias):
-    op = "linear_residual_norm"
-    linear(op, "y", y, weight, bias)
-    shape(op, "x", x, *y.shape[:-1], len(weight))
-    floats(op, "x", x)
-    for argument, tensor in (("norm_weight", norm_weight), ("norm_bias", norm_bias)):
-        shape(op, argument, tensor, len(weight))
+    if not blocks:
+        raise ValueError(f"{op}: blocks is empty; expected at least one")
+    V = len(blocks[0].fc_weight)
+    sizes = (3 * W, W), (3 * W,), (W, W), (W,), (W,), (W,), (V, W), (V,), (W, V), (W,), (W,), (W,)
+    for i, block in enumerate(blocks):
+        for name, tensor, size in zip(block._fields, block, sizes, strict=True):
+            shape(op, f"blocks[{i}].{name}", tensor, *size)
+            floats(op, f"blocks[{i}].{name}", tensor)
 
 
 def quantise(vectors, mean, std):

@@ -10,8 +10,8 @@ and with the gradient g of o,
     dv = P^T g      dq = dS k / sqrt(C)      dk = dS^T q / sqrt(C)
 
 One program has one row and one head: it reads q, k and v once, going forward and again going backward, and every
-output has one owner.  The backward pass makes P anew from them, so nothing else is kept.  The gradient of the bias is
-summed per row in the same pass, and over rows in their order.
+output has one owner.  The backward pass makes P anew from them, so nothing else is needed.  In the same pass it sums
+the gradient of the bias over the tokens of each row; who asks for it adds up the rows, of many layers at once.
 
 A free slot (a negative caption) sees the free slots before it, so no softmax is empty.
 
@@ -21,13 +21,11 @@ Sizes: R rows of L tokens, H heads of C channels; W = H C.
 import math
 
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
 
-from fastzss.kernels import reference
-from fastzss.kernels.configs import SHARED, AotCase, Budget, arch_of, short
-from fastzss.kernels.fused_clip import LOW, arithmetic, compute_dtype
+from fastzss.kernels.configs import SHARED, AotCase, Budget, short
+from fastzss.kernels.fused_clip import LOW, arithmetic
 
 
 @triton.jit
@@ -38,11 +36,9 @@ def _load(qkv, bias, r, h, part: tl.constexpr, L: tl.constexpr, H: tl.constexpr,
     c = tl.arange(0, BC)
     inside = (i < L)[:, None] & (c < C)[None, :]
     at = (r * L + i)[:, None] * (3 * H * C) + part * H * C + h * C + c[None, :]
-    tile = tl.load(qkv + at, mask=inside, other=0.0)
-    if bias is not None:
-        row = tl.load(bias + part * H * C + h * C + c, mask=c < C, other=0.0).to(tl.float32)
-        tile = tl.where((i < L)[:, None], tile.to(tl.float32) + row[None, :], 0.0)
-    return tile.to(COMPUTE)
+    tile = tl.load(qkv + at, mask=inside, other=0.0).to(tl.float32)
+    row = tl.load(bias + part * H * C + h * C + c, mask=c < C, other=0.0).to(tl.float32)
+    return tl.where((i < L)[:, None], tile + row[None, :], 0.0).to(COMPUTE)
 
 
 @triton.jit
@@ -77,23 +73,22 @@ def _attention_forward(
 
 
 @triton.jit
-def _store(gradient, bias_rows, tile, r, h, part: tl.constexpr, L: tl.constexpr, H: tl.constexpr, C: tl.constexpr,
-           BL: tl.constexpr, BC: tl.constexpr):  # fmt: skip
+def _store(gradient, sums, tile, r, h, part: tl.constexpr, ROW: tl.constexpr, L: tl.constexpr, H: tl.constexpr,
+           C: tl.constexpr, BL: tl.constexpr, BC: tl.constexpr):  # fmt: skip
     """A gradient of q, k or v, and its sum over the row."""
     i = tl.arange(0, BL)
     c = tl.arange(0, BC)
     at = (r * L + i)[:, None] * (3 * H * C) + part * H * C + h * C + c[None, :]
     tl.store(gradient + at, tile.to(gradient.dtype.element_ty), mask=(i < L)[:, None] & (c < C)[None, :])
-    if bias_rows is not None:
-        total = tl.sum(tl.where((i < L)[:, None], tile, 0.0), 0)
-        tl.store(bias_rows + r * (3 * H * C) + part * H * C + h * C + c, total, mask=c < C)
+    total = tl.sum(tl.where((i < L)[:, None], tile, 0.0), 0)
+    tl.store(sums + r * ROW + part * H * C + h * C + c, total, mask=c < C)
 
 
 @triton.jit
 def _attention_backward(
-    qkv, bias, segment, upstream, gradient, bias_rows, sharpness, scale, L: tl.constexpr, H: tl.constexpr,
-    C: tl.constexpr, BL: tl.constexpr, BC: tl.constexpr, COMPUTE: tl.constexpr, PRECISION: tl.constexpr,
-    LOW: tl.constexpr,
+    qkv, bias, segment, upstream, gradient, sums, sharpness, scale, ROW: tl.constexpr, L: tl.constexpr,
+    H: tl.constexpr, C: tl.constexpr, BL: tl.constexpr, BC: tl.constexpr, COMPUTE: tl.constexpr,
+    PRECISION: tl.constexpr, LOW: tl.constexpr,
 ):  # fmt: skip
     r = tl.program_id(0).to(tl.int64)
     h = tl.program_id(1)
@@ -106,15 +101,15 @@ def _attention_backward(
     at = upstream + (r * L + i)[:, None] * (H * C) + h * C + c[None, :]
     g = tl.load(at, mask=inside, other=0.0).to(COMPUTE)
     dv = tl.dot(tl.trans(weights.to(COMPUTE)), g, input_precision=PRECISION)
-    _store(gradient, bias_rows, dv, r, h, 2, L, H, C, BL, BC)
+    _store(gradient, sums, dv, r, h, 2, ROW, L, H, C, BL, BC)
     v = _load(qkv, bias, r, h, 2, L, H, C, BL, BC, COMPUTE)
     slope = tl.dot(g, tl.trans(v), input_precision=PRECISION)
     slope = weights * (slope - tl.sum(weights * slope, 1)[:, None])
     short = slope.to(COMPUTE)
     dq = tl.dot(short, k, input_precision=PRECISION) * scale
-    _store(gradient, bias_rows, dq, r, h, 0, L, H, C, BL, BC)
+    _store(gradient, sums, dq, r, h, 0, ROW, L, H, C, BL, BC)
     dk = tl.dot(tl.trans(short), q, input_precision=PRECISION) * scale
-    _store(gradient, bias_rows, dk, r, h, 1, L, H, C, BL, BC)
+    _store(gradient, sums, dk, r, h, 1, ROW, L, H, C, BL, BC)
 
 
 def tiles(L, C):
@@ -136,41 +131,29 @@ def defaults(dtype, L, C, backward):
     return {"num_warps": 4 if narrow and dtype.itemsize == 2 else 8, "num_stages": 1}
 
 
-class _Attention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, qkv, bias, segment, heads):
-        R, L, wide = qkv.shape
-        C = wide // 3 // heads
-        out = torch.empty(R, L, heads * C, dtype=qkv.dtype, device=qkv.device)
-        ctx.save_for_backward(qkv, bias, segment)
-        ctx.launch = {**tiles(L, C), "H": heads, "LOW": LOW, **arithmetic(qkv.dtype)}
-        ctx.sharpness = math.log2(math.e) / math.sqrt(C)
-        if R:
-            launch = {**ctx.launch, **defaults(qkv.dtype, L, C, False)}
-            _attention_forward[(R, heads)](qkv, bias, segment, out, ctx.sharpness, **launch)
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, upstream):
-        qkv, bias, segment = ctx.saved_tensors
-        R, L, wide = qkv.shape
-        gradient = torch.empty_like(qkv)
-        wanted = bias is not None and ctx.needs_input_grad[1]
-        rows = torch.empty(R, wide, dtype=torch.float32, device=qkv.device) if wanted else None
-        if R:
-            launch = {**ctx.launch, **defaults(qkv.dtype, L, ctx.launch["C"], True)}
-            _attention_backward[(R, launch["H"])](
-                qkv, bias, segment, upstream.contiguous(), gradient, rows, ctx.sharpness, launch["C"] ** -0.5, **launch
-            )
-        return gradient, rows.sum(0).to(bias.dtype) if wanted else None, None, None
+def launch_options(dtype, L, C, heads, backward):
+    return {**tiles(L, C), "H": heads, "LOW": LOW, **arithmetic(dtype), **defaults(dtype, L, C, backward)}
 
 
-def packed_attention(x, weight, bias, segment, heads):
-    """See reference.packed_attention."""
-    if not fits(compute_dtype(x), x.shape[1], x.shape[2] // heads, arch_of(x.device)):
-        return reference.packed_attention(x, weight, bias, segment, heads)
-    return _Attention.apply(F.linear(x, weight).contiguous(), bias, segment.int().contiguous(), heads)
+def attention(qkv, bias, segment, heads):
+    """[R, L, W] of qkv [R, L, 3 W], without their bias, and segment [R, L] int32."""
+    R, L, wide = qkv.shape
+    C, out = wide // 3 // heads, torch.empty(R, L, wide // 3, dtype=qkv.dtype, device=qkv.device)
+    if R:
+        launch = launch_options(qkv.dtype, L, C, heads, False)
+        _attention_forward[(R, heads)](qkv, bias, segment, out, math.log2(math.e) / math.sqrt(C), **launch)
+    return out
+
+
+def attention_gradient(qkv, bias, segment, heads, upstream, sums):
+    """[R, L, 3 W]: the gradient of qkv.  Writes `sums` [R, 3 W], of the bias."""
+    R, L, wide = qkv.shape
+    C, gradient = wide // 3 // heads, torch.empty_like(qkv)
+    if R:
+        launch = {**launch_options(qkv.dtype, L, C, heads, True), "ROW": sums.stride(0)}
+        scales = math.log2(math.e) / math.sqrt(C), C**-0.5
+        _attention_backward[(R, heads)](qkv, bias, segment, upstream, gradient, sums, *scales, **launch)
+    return gradient
 
 
 def aot_cases():
@@ -182,15 +165,16 @@ def aot_cases():
         kernels = ("forward", _attention_forward), ("backward", _attention_backward)
         for L, C, op, kernel in [(*size, *each) for size in sizes for each in kernels]:
             types = dict.fromkeys(("qkv", "out", "upstream", "gradient"), f"*{short(dtype)}")
-            types |= {"bias": "*fp32", "bias_rows": "*fp32", "segment": "*i32", "sharpness": "fp32", "scale": "fp32"}
+            types |= {"bias": "*fp32", "sums": "*fp32", "segment": "*i32", "sharpness": "fp32", "scale": "fp32"}
             constants = {**tiles(L, C), "H": 8, "COMPUTE": compute, "PRECISION": "ieee" if half else "tf32x3"}
+            constants |= {"LOW": LOW, "ROW": 12 * 3 * 8 * C}
             for arch, product in ((80, "HMMA"), (90, "HGMMA"), (100, "UTCHMMA")):
                 if fits(dtype, L, C, arch):
                     yield AotCase(
                         f"attention_{op}-{short(dtype)}-L{L}-C{C}",
                         kernel,
                         {k: t for k, t in types.items() if k in kernel.arg_names},
-                        constants | {"LOW": LOW},
+                        {k: v for k, v in constants.items() if k in kernel.arg_names},
                         defaults(dtype, L, C, op == "backward"),
                         {arch: Budget(255, SHARED[arch], (product,))},
                     )

@@ -1,4 +1,5 @@
-"""Every operation in plain PyTorch: the definition, and the judge of all faster forms.
+"""Every operation in plain PyTorch (those of the text tower: reference_tower.py): the definition, and the judge of all
+faster forms.
 
 A patch is stored as a unit vector, quantised or not:
 
@@ -28,12 +29,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-
-# Not cuDNN: its plans are built anew for every number of rows, and its masked gradient is NaN where all scores of a row
-# are far below zero (pytorch #196678).
-MASKED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-NORM_EPS = 1e-5  # of torch.nn.LayerNorm
 
 
 class Patches(NamedTuple):
@@ -192,48 +187,6 @@ def segment_match(segments, views):
     distance = (segments.unsqueeze(2) - views.unsqueeze(1)).abs().mean(-1)  # [B, M, V]
     nearest = distance.argmin(-1, keepdim=True)
     return distance.gather(-1, nearest).mean()
-
-
-def packed_attention(x, weight, bias, segment, heads):
-    """[R, L, W]: causal self-attention in which a token sees the tokens of its own caption only; not yet projected.
-
-    Args:
-        x: [R, L, W] rows of captions that lie end to end.
-        weight, bias: [3 W, W] and [3 W], of queries, keys and values in this order.
-        segment: [R, L] caption of each token, negative in free slots; those see each other, so no softmax is empty.
-        heads: how many share the W channels.
-    """
-    R, L, W = x.shape
-    q, k, v = F.linear(x, weight, bias).view(R, L, 3, heads, -1).permute(2, 0, 3, 1, 4)
-    with sdpa_kernel(MASKED):
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=caption_mask(segment))
-    return mixed.transpose(1, 2).reshape(R, L, -1)
-
-
-def caption_mask(segment):
-    """bool [R, 1, L, L]: who sees whom."""
-    L = segment.shape[1]
-    causal = torch.ones(L, L, dtype=torch.bool, device=segment.device).tril()
-    return ((segment.unsqueeze(2) == segment.unsqueeze(1)) & causal).unsqueeze(1)
-
-
-def linear_gelu(x, weight, bias, quick=False):
-    """[*, V]: the activation of a linear layer; `quick`: y sigmoid(1.702 y), for weights that were trained with it."""
-    y = F.linear(x, weight, bias)
-    return F.silu(1.702 * y) / 1.702 if quick else F.gelu(y)  # in this form one tensor less is kept for the gradient
-
-
-def linear_residual_norm(y, weight, bias, x, norm_weight, norm_bias):
-    """([*, W], [*, W]): x plus a linear layer of y, and its layer norm, of which the next layer reads.
-
-    Args:
-        y: [*, V] what the layer reads.
-        weight, bias: [W, V] and [W], of the layer.
-        x: [*, W] the residual stream.
-        norm_weight, norm_bias: [W], of the norm.
-    """
-    x = x + F.linear(y, weight, bias)
-    return x, F.layer_norm(x, norm_weight.shape, norm_weight, norm_bias, NORM_EPS)
 
 
 def smooth_patches(patches, values, temperature):

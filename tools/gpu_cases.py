@@ -19,6 +19,7 @@ class Check(NamedTuple):
     leaves: dict
     environment: dict = {}
     cast: bool = True  # whether ours gets the leaves in that dtype as well
+    call: object = None  # what takes the leaves by their names where the operation does not
 
 
 def script(name):
@@ -27,6 +28,12 @@ def script(name):
         if str(ROOT / folder) not in sys.path:
             sys.path.append(str(ROOT / folder))
     return importlib.import_module(name)
+
+
+def one_block(x, normal, segment, heads, quick, **weights):
+    from fastzss import kernels
+
+    return kernels.transformer_blocks(x, normal, segment, [kernels.BlockWeights(**weights)], heads, quick)
 
 
 def checks(run):
@@ -64,16 +71,19 @@ def checks(run):
         for L, heads in ((64, W // 4 if run.toy else 8), (128, 1 if run.toy else 16)):
             segment = torch.arange(L, device=device).div(9, rounding_mode="floor").int().repeat(8 if run.toy else B, 1)
             segment[:, L - 5 :] = -1
-            inputs = {"segment": segment, "heads": heads}
-            leaves = {"x": normal(len(segment), L, W), "weight": normal(3 * W, W) * W**-0.5, "bias": normal(3 * W)}
-            yield Check("packed_attention", f"{kind}, L {L}, {heads} heads", dtype, inputs, leaves)
-        layer = {"weight": normal(W + 3, W) * W**-0.5, "bias": normal(W + 3)}
-        for quick in (False, True):
-            label = f"{kind}{', quick' * quick}"
-            yield Check("linear_gelu", label, dtype, {"quick": quick}, {"x": normal(4 * B, W), **layer})
-        norm = {"norm_weight": normal(W + 3), "norm_bias": normal(W + 3)}
-        leaves = {"y": normal(4 * B, W), **layer, "x": normal(4 * B, W + 3), **norm}
-        yield Check("linear_residual_norm", kind, dtype, {}, leaves)
+            tokens = len(segment), L
+            sizes = {"in": (3 * W, W), "out": (W, W), "fc": (W + 3, W), "proj": (W, W + 3)}
+            leaves = {f"{name}_weight": normal(*size) * size[1] ** -0.5 for name, size in sizes.items()}
+            leaves |= {f"{name}_bias": normal(size[0]) for name, size in sizes.items()}
+            leaves |= {name: normal(W) for name in ("gain", "shift", "next_gain", "next_shift")}
+            leaves |= {"x": normal(*tokens, W), "normal": normal(*tokens, W)}
+            for quick in (False, True):
+                label = f"{kind}, L {L}, {heads} heads{', quick' * quick}"
+                inputs = {"segment": segment, "heads": heads, "quick": quick}
+                yield Check("transformer_blocks", label, dtype, inputs, leaves, call=one_block)
+            inputs = {"segment": segment, "index": whole(K, *tokens)}
+            leaves = {"words": normal(K, W), "places": normal(9, W), "gain": normal(W), "shift": normal(W)}
+            yield Check("embed_norm", f"{kind}, L {L}", dtype, inputs, leaves)
         inputs = {"values": normal(B, N, W), "hard": True}
         distinct = torch.rand(B, M // 4 + 2, N, generator=generator).argsort(1).to(device) / 2  # in any dtype
         yield Check("group_pool", f"{kind}, hard", dtype, inputs, {"logits": distinct})

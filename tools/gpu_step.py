@@ -4,21 +4,19 @@
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from unittest import mock
 
 import fake  # of benchmarks/
 import torch
 from gpu_speed import cost
 
-from fastzss import kernels
 from fastzss.base.runs import Run
+from fastzss.kernels import reference_tower
 from fastzss.training.loop import train
 from fastzss.training.settings import TrainConfig
 
@@ -37,23 +35,28 @@ def step(run):
 
 
 def compared_attention(run):
-    """Our kernel beside PyTorch's masked and unmasked attention, with the product for q, k and v."""
+    """Our kernels, there and back, beside PyTorch's attention with a mask."""
     for R, L, heads in ((2, 64, 2),) if run.toy else ((3632, 64, 8), (1816, 128, 8)):
         W, dtype = 64 * heads, torch.float16 if run.toy else torch.bfloat16
-        x, weight = (torch.randn(*sizes, device=run.device, dtype=dtype) for sizes in ((R, L, W), (3 * W, W)))
-        leaves = x.requires_grad_(), (weight * W**-0.5).requires_grad_()
-        bias = torch.zeros(3 * W, device=run.device, dtype=dtype, requires_grad=True)
+        qkv, bias = (torch.randn(*sizes, device=run.device, dtype=dtype) for sizes in ((R, L, 3 * W), (3 * W,)))
         segment = (torch.arange(L, device=run.device) // 13).int().repeat(R, 1)
-        row = {"what": "packed_attention", "R": R, "L": L, "heads": heads}
-        for name, backend in (("ours", "interpret" if run.device == "cpu" else "triton"), ("masked", "reference")):
-            with mock.patch.dict(os.environ, FASTZSS_BACKEND=backend):
-                row[name] = cost(run, partial(attended, *leaves, bias, segment, heads))
+        row = {"what": "attention", "R": R, "L": L, "heads": heads}
+        for name, form in (("ours", ours), ("masked", masked)):
+            row[name] = cost(run, partial(form, qkv, bias, segment, heads))
         yield row
 
 
-def attended(x, weight, bias, segment, heads):
-    out = kernels.packed_attention(x, weight, bias, segment, heads)
-    return torch.autograd.grad(out, [x, weight, bias], torch.ones_like(out))
+def ours(qkv, bias, segment, heads):
+    from fastzss.kernels.fused_attention import attention, attention_gradient  # late: TRITON_INTERPRET is set by then
+
+    out, sums = attention(qkv, bias, segment, heads), torch.empty(*qkv.shape[::2], device=qkv.device)
+    return attention_gradient(qkv, bias, segment, heads, torch.ones_like(out), sums), sums.sum(0)
+
+
+def masked(qkv, bias, segment, heads):
+    leaves = qkv, bias = [t.detach().requires_grad_() for t in (qkv, bias)]
+    out = reference_tower.attention(qkv + bias, segment, heads)
+    return torch.autograd.grad(out, leaves, torch.ones_like(out))
 
 
 def compared_trainings(run, folder):

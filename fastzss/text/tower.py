@@ -11,7 +11,6 @@ Sizes: R rows of L tokens, W width, D vision width.
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from fastzss import kernels
@@ -43,10 +42,11 @@ class TextTower(nn.Module):
     def __init__(self, size, out, activation="gelu"):
         super().__init__()
         self.size, self.activation = size, activation
+        self.blocks_at_once = None  # whose gradients come together; None: all
         self.token_embedding = nn.Embedding(VOCABULARY, size.width)
         self.positional_embedding = nn.Parameter(torch.empty(CONTEXT, size.width))
         self.transformer = nn.Module()
-        self.transformer.resblocks = nn.ModuleList(Block(size, activation) for _ in range(size.layers))
+        self.transformer.resblocks = nn.ModuleList(Block(size.width) for _ in range(size.layers))
         self.ln_final = nn.LayerNorm(size.width)
         self.text_projection = nn.Parameter(torch.empty(size.width, out))
         self.reset()
@@ -67,12 +67,15 @@ class TextTower(nn.Module):
 
     def forward(self, ids, segment):
         """[R, L] ids and captions -> [R * L, W] token vectors after the final norm, not projected."""
-        # an index's gradient would add up equal places in the order threads come, and on a GPU one by one
-        x = self.token_embedding(ids) + F.embedding(positions(segment), self.positional_embedding)
-        blocks = self.transformer.resblocks
-        normal = blocks[0].ln_1(x)
-        for block, norm in zip(blocks, [*(later.ln_1 for later in blocks[1:]), self.ln_final], strict=True):
-            x, normal = block(x, normal, segment, norm)
+        resblocks, first = self.transformer.resblocks, self.transformer.resblocks[0].ln_1
+        norms = [*(later.ln_1 for later in resblocks[1:]), self.ln_final]
+        blocks = [block.weights(norm) for block, norm in zip(resblocks, norms, strict=True)]
+        tables = self.token_embedding.weight, self.positional_embedding
+        x, normal = kernels.embed_norm(*tables, ids, segment, first.weight, first.bias)
+        each, quick = self.blocks_at_once or len(blocks), self.activation == ACTIVATIONS[1]
+        for start in range(0, len(blocks), each):
+            part = blocks[start : start + each]
+            x, normal = kernels.transformer_blocks(x, normal, segment, part, self.size.heads, quick)
         return normal.flatten(0, 1)
 
     def units(self, ids, segment, used):
@@ -85,43 +88,31 @@ class TextTower(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, size, activation):
+    def __init__(self, width):
         super().__init__()
-        self.quick = activation == ACTIVATIONS[1]
-        self.ln_1 = nn.LayerNorm(size.width)
-        self.attn = Attention(size)
-        self.ln_2 = nn.LayerNorm(size.width)
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = Attention(width)
+        self.ln_2 = nn.LayerNorm(width)
         self.mlp = nn.Module()
-        self.mlp.c_fc = nn.Linear(size.width, 4 * size.width)
-        self.mlp.c_proj = nn.Linear(4 * size.width, size.width)
+        self.mlp.c_fc = nn.Linear(width, 4 * width)
+        self.mlp.c_proj = nn.Linear(4 * width, width)
 
-    def forward(self, x, normal, segment, norm):
-        """The stream x [R, L, W] and its norm, by ln_1, -> the stream behind this block and its norm, by `norm`."""
-        mixed, out, back = self.attn(normal, segment), self.attn.out_proj, self.mlp.c_proj
-        x, normal = kernels.linear_residual_norm(mixed, out.weight, out.bias, x, self.ln_2.weight, self.ln_2.bias)
-        hidden = kernels.linear_gelu(normal, self.mlp.c_fc.weight, self.mlp.c_fc.bias, self.quick)
-        return kernels.linear_residual_norm(hidden, back.weight, back.bias, x, norm.weight, norm.bias)
+    def weights(self, norm):
+        """As kernels.transformer_blocks takes them; `norm` is the one behind this block."""
+        attn, middle, fc, proj = self.attn, self.ln_2, self.mlp.c_fc, self.mlp.c_proj
+        return kernels.BlockWeights(
+            *(attn.in_proj_weight, attn.in_proj_bias, attn.out_proj.weight, attn.out_proj.bias),
+            *(middle.weight, middle.bias),
+            *(fc.weight, fc.bias, proj.weight, proj.bias),
+            *(norm.weight, norm.bias),
+        )
 
 
 class Attention(nn.Module):
-    """Parameters under the names of nn.MultiheadAttention, around one attention inside captions."""
+    """Parameters under the names of nn.MultiheadAttention."""
 
-    def __init__(self, size):
+    def __init__(self, width):
         super().__init__()
-        self.heads = size.heads
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * size.width, size.width))
-        self.in_proj_bias = nn.Parameter(torch.empty(3 * size.width))
-        self.out_proj = nn.Linear(size.width, size.width)
-
-    def forward(self, x, segment):
-        """[R, L, W]: what each token reads of the others, before out_proj."""
-        return kernels.packed_attention(x, self.in_proj_weight, self.in_proj_bias, segment, self.heads)
-
-
-def positions(segment):
-    """[R, L] caption of each token -> its place inside the caption; 0 in free slots."""
-    index = torch.arange(segment.shape[1], device=segment.device).expand_as(segment)
-    begins = torch.ones_like(segment, dtype=torch.bool)
-    begins[:, 1:] = segment[:, 1:] != segment[:, :-1]
-    place = index - torch.where(begins, index, 0).cummax(1).values
-    return torch.where(segment >= 0, place, 0)
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
+        self.out_proj = nn.Linear(width, width)

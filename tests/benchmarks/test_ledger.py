@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fastzss import kernels
-from fastzss.kernels import reference
+from fastzss.kernels import reference_tower
 from fastzss.methods.simzss.task import Learner
 from fastzss.text.tower import PRESETS
 
@@ -36,10 +36,32 @@ def test_products_and_attention_are_those_of_the_formulas(ledger):
     assert counts.launches["attention"] == 2 * size.layers
 
 
+def test_launches_of_a_layer_and_of_the_rest_of_the_tower(ledger):
+    size, batch = PRESETS["tiny"], ledger.coco_batch(128)
+    more, fewer = (ledger.counted(replace(size, layers=n), batch, 4, 128).launches for n in (5, 4))
+    # twelve products; what lies between them: attention, two norms and an activation, there and back
+    assert {kind: more[kind] - fewer[kind] for kind in ("products", "attention", "elementwise")} == {
+        "products": 12,
+        "attention": 2,
+        "elementwise": 6,
+    }
+    # words, places and their norm: 5; copies of the matrices and sums of the blocks: 3; tokens that are used: 12
+    assert more["elementwise"] - 6 * 5 <= 20
+
+
+def test_launches_over_lists_of_tensors(ledger):
+    """By hand: a launch is full with 36 tensors of 4 lists, 64 of 2, or with 320 blocks of 65,536 numbers."""
+    small, wide = torch.empty(1000), torch.empty(65536 * 200 + 1, device="meta")
+    assert [ledger.launches_over([small] * 73, lists) for lists in (4, 2, 1)] == [3, 2, 1]
+    assert ledger.launches_over([wide], 4) == 1 and ledger.launches_over([wide] * 8, 4) == 6  # 1608 blocks
+    assert ledger.launches_over([wide, *[small] * 36], 4) == 2  # 36 and one
+    assert ledger.launches_over([], 4) == 0
+
+
 def test_attention_with_a_mask_would_be_seen(ledger, monkeypatch):
     size, batch = replace(PRESETS["tiny"], layers=1), ledger.coco_batch(128)
     assert not ledger.counted(size, batch, 4, 128).masks
-    monkeypatch.setattr(kernels, "packed_attention", reference.packed_attention)
+    monkeypatch.setattr(kernels, "transformer_blocks", reference_tower.transformer_blocks)
     assert ledger.counted(size, batch, 4, 128).masks
 
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 
 from fastzss import kernels
 from fastzss.base.ragged import offsets
+from fastzss.kernels.reference_tower import positions
 from fastzss.methods.simzss.batch import Texts, collate
 from fastzss.methods.simzss.objective import simzss
-from fastzss.text.tower import positions
 
 FOLDER = Path(os.environ.get("FASTZSS_GOLDENS") or Path(__file__).parents[1] / "goldens")
 FILES = sorted(FOLDER.glob("simzss_*.npz"))

@@ -28,6 +28,8 @@ SOME = [
     ("^attention_forward-bf16-L64-C64$", 80),
     ("^attention_backward-bf16-L64-C64$", 90),
     ("^attention_backward-bf16-L128-C64$", 90),
+    ("^norm_backward-bf16-W512$", 90),
+    ("^embed_norm-bf16-L64-W512$", 90),
     ("^unit_backward-bf16-D1000$", 100),
     ("^smooth-fp32-D768-V150$", 90),
     ("^smooth-fp16-D384-V384$", 80),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastzss import kernels
-from fastzss.kernels import chunked, chunked_filters, chunked_losses, reference
+from fastzss.kernels import chunked, chunked_filters, chunked_losses, reference, reference_tower
 
 M, K, N, D = 3, 4, 5, 6
 CODES = kernels.Patches(
@@ -20,6 +20,10 @@ POOL = {
     "temperature": 0.1,
 }
 CANDIDATES = {"present": torch.ones(K, dtype=torch.bool), "weight": torch.ones(M), "scale": 14.0}
+BLOCK = kernels.BlockWeights(
+    *(torch.randn(36, 12), torch.randn(36), torch.randn(12, 12), *torch.randn(3, 12)),
+    *(torch.randn(5, 12), torch.randn(5), torch.randn(12, 5), *torch.randn(3, 12)),
+)
 RIGHT = {
     "class_vectors": {
         "units": torch.randn(9, D),
@@ -35,21 +39,20 @@ RIGHT = {
     "used_units": {"tokens": torch.randn(2, 3, 7), "index": torch.tensor([5]), "projection": torch.randn(7, D)},
     "group_pool": {"logits": torch.randn(2, 3, N), "values": torch.randn(2, N, D), "hard": True},
     "segment_match": {"segments": torch.randn(2, 3, D), "views": torch.randn(2, 4, D)},
-    "packed_attention": {
-        "x": torch.randn(2, 8, 12),
-        "weight": torch.randn(36, 12),
-        "bias": torch.randn(36),
-        "segment": torch.zeros(2, 8, dtype=torch.int32),
-        "heads": 3,
+    "embed_norm": {
+        "words": torch.randn(9, 12),
+        "places": torch.randn(8, 12),
+        "index": torch.tensor([[0, 8, 3], [2, 2, 0]]),
+        "segment": torch.tensor([[0, 0, 1], [2, -1, -1]]),
+        "gain": torch.ones(12),
+        "shift": torch.zeros(12),
     },
-    "linear_gelu": {"x": torch.randn(2, 3, 4), "weight": torch.randn(5, 4), "bias": torch.randn(5)},
-    "linear_residual_norm": {
-        "y": torch.randn(2, 3, 4),
-        "weight": torch.randn(5, 4),
-        "bias": torch.randn(5),
-        "x": torch.randn(2, 3, 5),
-        "norm_weight": torch.randn(5),
-        "norm_bias": torch.randn(5),
+    "transformer_blocks": {
+        "x": torch.randn(2, 8, 12),
+        "normal": torch.randn(2, 8, 12),
+        "segment": torch.zeros(2, 8, dtype=torch.int32),
+        "blocks": [BLOCK, BLOCK],
+        "heads": 3,
     },
     "quantise": {"vectors": torch.randn(2, N, D), "mean": torch.zeros(D), "std": torch.ones(D)},
     "smooth_patches": {"patches": torch.randn(2, N, D), "values": torch.randn(2, N, 3), "temperature": 0.1},
@@ -93,15 +96,30 @@ WRONG = [
     ("used_units", {"projection": torch.randn(8, D)}, r"tokens has shape \[2, 3, 7\]; expected \[\*, 8\]"),
     ("group_pool", {"values": torch.randn(2, 4, D)}, r"values has shape \[2, 4, 6\]; expected \[2, 5, C\]"),
     ("segment_match", {"views": torch.randn(2, 0, D)}, "views is empty"),
-    ("packed_attention", {"bias": torch.randn(12)}, r"bias has shape \[12\]; expected \[36\]"),
-    ("packed_attention", {"weight": torch.randn(36, 11)}, r"weight has shape \[36, 11\]; expected \[36, 12\]"),
-    ("packed_attention", {"segment": torch.zeros(2, 7).int()}, r"segment has shape \[2, 7\]; expected \[2, 8\]"),
-    ("packed_attention", {"segment": torch.zeros(2, 8)}, "segment is float32; expected int32 or int64"),
-    ("linear_gelu", {"weight": torch.randn(5, 3)}, r"weight has shape \[5, 3\]; expected \[V, 4\]"),
-    ("linear_gelu", {"bias": torch.randn(5).int()}, "bias is int32; expected one of"),
-    ("linear_residual_norm", {"x": torch.randn(2, 3, 4)}, r"x has shape \[2, 3, 4\]; expected \[2, 3, 5\]"),
-    ("linear_residual_norm", {"norm_bias": torch.randn(4)}, r"norm_bias has shape \[4\]; expected \[5\]"),
-    ("packed_attention", {"heads": 5}, "heads is 5; expected a divisor of 12, the channels of x"),
+    ("embed_norm", {"index": torch.tensor([[0, 9, 3]] * 2)}, "index holds 9; expected 0 to 8, rows of words"),
+    ("embed_norm", {"segment": torch.zeros(2, 4).int()}, r"segment has shape \[2, 4\]; expected \[2, 3\]"),
+    ("embed_norm", {"places": torch.randn(8, 11)}, r"places has shape \[8, 11\]; expected \[places, 12\]"),
+    ("embed_norm", {"gain": torch.ones(11)}, r"gain has shape \[11\]; expected \[12\]"),
+    ("transformer_blocks", {"blocks": []}, "blocks is empty; expected at least one"),
+    (
+        "transformer_blocks",
+        {"blocks": [BLOCK, BLOCK._replace(in_bias=torch.randn(12))]},
+        r"blocks\[1\].in_bias has shape \[12\]; expected \[36\]",
+    ),
+    (
+        "transformer_blocks",
+        {"blocks": [BLOCK._replace(proj_weight=torch.randn(12, 6))]},
+        r"blocks\[0\].proj_weight has shape \[12, 6\]; expected \[12, 5\]",
+    ),
+    (
+        "transformer_blocks",
+        {"blocks": [BLOCK._replace(gain=torch.ones(12).int())]},
+        r"\[0\].gain is int32; expected one",
+    ),
+    ("transformer_blocks", {"normal": torch.randn(2, 8, 5)}, r"normal has shape \[2, 8, 5\]; expected \[2, 8, 12\]"),
+    ("transformer_blocks", {"segment": torch.zeros(2, 7).int()}, r"segment has shape \[2, 7\]; expected \[2, 8\]"),
+    ("transformer_blocks", {"segment": torch.zeros(2, 8)}, "segment is float32; expected int32 or int64"),
+    ("transformer_blocks", {"heads": 5}, "heads is 5; expected a divisor of 12, the channels of x"),
     ("quantise", {"vectors": torch.full((2, N, D), torch.nan)}, "NaN or infinite"),
     ("quantise", {"mean": torch.zeros(5)}, r"mean has shape \[5\]; expected \[6\]"),
     ("quantise", {"std": torch.zeros(D)}, "std holds 0.0; expected positive numbers"),
@@ -142,8 +160,9 @@ def test_wrong_use_is_named(op, change, sentence):
 
 @pytest.mark.parametrize("op", RIGHT)
 def test_all_forms_have_one_signature(op):
-    forms = [getattr(form, op) for form in (kernels, chunked, chunked_losses, chunked_filters) if hasattr(form, op)]
-    assert {inspect.signature(form) for form in forms} == {inspect.signature(getattr(reference, op))}
+    files = kernels, chunked, chunked_losses, chunked_filters, reference, reference_tower
+    forms = [getattr(file, op) for file in files if hasattr(file, op)]
+    assert len(forms) > 1 and len({inspect.signature(form) for form in forms}) == 1
 
 
 @pytest.mark.parametrize(

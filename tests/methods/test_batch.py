@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from fastzss.base.ragged import offsets, ranges
-from fastzss.kernels.reference import caption_mask
+from fastzss.kernels.reference_tower import caption_mask, positions
 from fastzss.methods.simzss.batch import Texts, collate
 from fastzss.text.packing import pack
-from fastzss.text.tower import positions
 
 
 def random_texts(captions=40, names=7, longest=20, seed=0):

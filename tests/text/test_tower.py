@@ -5,6 +5,7 @@ import pytest
 import torch
 from open_clip.transformer import QuickGELU, TextTransformer, text_global_pool
 
+from fastzss import kernels
 from fastzss.base.ragged import offsets
 from fastzss.captions.tokens import Tokenizer
 from fastzss.methods.simzss.batch import Texts, collate
@@ -112,6 +113,19 @@ def test_captions_in_one_row_do_not_see_each_other(towers, padded):
     assert together.ids.shape[0] == 1
     own = ours(together.ids, together.segment)[together.segment.flatten() == 1]
     assert near(own, ours(alone.ids, alone.segment)[: len(own)])
+
+
+def test_blocks_in_parts_are_the_same_tower(towers, padded, monkeypatch):
+    _, ours = towers
+    batch, parts, real = packed(padded, [0, 1, 2, 3]), [], kernels.transformer_blocks
+    monkeypatch.setattr(kernels, "transformer_blocks", lambda *rest: parts.append(len(rest[3])) or real(*rest))
+    found = []
+    for at_once in (None, 2):
+        monkeypatch.setattr(ours, "blocks_at_once", at_once)
+        out = ours(batch.ids, batch.segment) @ ours.text_projection
+        found.append([out, *gradients(ours, out.square().sum()).values()])
+    assert parts == [3, 2, 1]
+    assert all(torch.equal(whole, part) for whole, part in zip(*found, strict=True))
 
 
 def test_weights_go_to_open_clip_and_back_unchanged(towers):

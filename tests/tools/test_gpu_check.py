@@ -39,7 +39,7 @@ def test_all_parts_in_the_interpreter(tmp_path):
     result = json.loads(path.read_text())
     assert result["wrong"] == 0 and {"torch", "triton", "device", "date"} <= set(result["machine"])
     ops = {"clip_loss", "concept_loss", "class_vectors", "used_units", "quantise", "concept_pool", "local_loss"}
-    ops |= {"smooth_patches", "refine_scores", "packed_attention", "linear_gelu", "linear_residual_norm"}
+    ops |= {"smooth_patches", "refine_scores", "embed_norm", "transformer_blocks"}
     ops |= {"group_pool", "segment_match"}
     for part in ("parity", "repeat"):
         assert {row["op"] for row in result[part]} == ops and all(row["right"] for row in result[part])
