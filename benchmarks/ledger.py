@@ -213,10 +213,9 @@ def coco_batch(batch, ranks=1):
 
 def counted(size, batch, N, D):
     """Counts of one step of our form, of a tower of some TowerSize on a Batch, which may be one rank's share."""
-    counts = Counts(batch)
+    counts, alone = Counts(batch), len(batch.eot) == len(batch)
     with torch.device("meta"):
-        learner = Learner(size, D)
-    alone = len(batch.eot) == len(batch)
+        learner = Learner(size, D, shared=not alone)
     with pretended_gpu(counts), contextlib.nullcontext() if alone else projection.among_ranks(counts.traffic):
         learner.to_empty(device="cpu")
         groups = parameter_groups(learner, TrainConfig.weight_decay)

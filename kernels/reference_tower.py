@@ -72,8 +72,9 @@ def transformer_blocks(x, normal, segment, blocks, heads, quick=False):
         heads: how many share the W channels in attention.
         quick: as in `activation`.
     """
+    mask = caption_mask(segment)
     for block in blocks:
-        mixed = attention(F.linear(normal, block.in_weight, block.in_bias), segment, heads)
+        mixed = attention(F.linear(normal, block.in_weight, block.in_bias), mask, heads)
         x, normal = residual_norm(F.linear(mixed, block.out_weight, block.out_bias), x, block.gain, block.shift)
         hidden = activation(F.linear(normal, block.fc_weight, block.fc_bias), quick)
         y = F.linear(hidden, block.proj_weight, block.proj_bias)
@@ -81,22 +82,22 @@ def transformer_blocks(x, normal, segment, blocks, heads, quick=False):
     return x, normal
 
 
-def attention(qkv, segment, heads):
+def attention(qkv, mask, heads):
     """[R, L, W]: causal self-attention in which a token sees the tokens of its own caption only.
 
     Args:
         qkv: [R, L, 3 W] queries, keys and values of captions that lie end to end.
-        segment: [R, L] caption of each token, negative in free slots; those see each other, so no softmax is empty.
+        mask: caption_mask.
     """
     R, L, _ = qkv.shape
     q, k, v = qkv.view(R, L, 3, heads, -1).permute(2, 0, 3, 1, 4)
     with sdpa_kernel(MASKED):
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=caption_mask(segment))
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return mixed.transpose(1, 2).reshape(R, L, -1)
 
 
 def caption_mask(segment):
-    """bool [R, 1, L, L]: who sees whom."""
+    """bool [R, 1, L, L]: who sees whom; free slots see each other, so no softmax is empty."""
     L = segment.shape[1]
     causal = torch.ones(L, L, dtype=torch.bool, device=segment.device).tril()
     return ((segment.unsqueeze(2) == segment.unsqueeze(1)) & causal).unsqueeze(1)

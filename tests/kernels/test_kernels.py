@@ -178,7 +178,7 @@ def test_a_segment_is_matched_with_its_nearest_view():
 def test_packed_captions_do_not_see_each_other():
     qkv = torch.randn(2, 9, 96, dtype=torch.double)
     segment = torch.tensor([[0, 0, 0, 1, 1, 1, 1, -1, -1], [2, 2, 2, 2, 2, 2, 2, 2, 2]], dtype=torch.int32)
-    found = reference_tower.attention(qkv, segment, 4)
+    found = reference_tower.attention(qkv, reference_tower.caption_mask(segment), 4)
     q, k, v = qkv[:1, 3:7].view(1, 4, 3, 4, 8).permute(2, 0, 3, 1, 4)
     alone = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(1, 4, 32)
     assert torch.allclose(found[:1, 3:7], alone)
@@ -194,7 +194,7 @@ def test_masked_attention_never_goes_to_cudnn(monkeypatch):
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
     before = torch.backends.cuda.cudnn_sdp_enabled()
-    reference_tower.attention(torch.randn(1, 5, 24), torch.zeros(1, 5).int(), 2)
+    reference_tower.attention(torch.randn(1, 5, 24), reference_tower.caption_mask(torch.zeros(1, 5).int()), 2)
     assert seen == [False] and before and torch.backends.cuda.cudnn_sdp_enabled()
 
 

@@ -24,11 +24,15 @@ from fastzss.text.weights import activation_of, start_from
 
 
 class Learner(nn.Module):
-    """What learns: the text tower and the logarithm of the global scale."""
+    """What learns: the text tower and the logarithm of the global scale.
 
-    def __init__(self, size, out, activation="gelu"):
+    `shared`: whether ranks sum its gradients, which then come block by block, not all at the end.
+    """
+
+    def __init__(self, size, out, activation="gelu", shared=False):
         super().__init__()
         self.text = TextTower(size, out, activation)
+        self.text.blocks_at_once = 1 if shared else None
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
 
@@ -66,7 +70,8 @@ class SimZSSTask:
                 f"`fastzss-cache concepts {shares_of(config.store)[0].path} --bank FILE`"
             )
         torch.manual_seed(config.seed)
-        learner = Learner(PRESETS[config.text], self.loader.store.plan.channels, activation_for(config))
+        channels = self.loader.store.plan.channels
+        learner = Learner(PRESETS[config.text], channels, activation_for(config), shared=ranks.count > 1)
         self.learner = learner.to(self.device, arithmetic.exact)
         self.tables = self.keep_to_own_words()
         self.samples, self.steps_per_epoch = self.loader.samples, self.loader.steps_per_epoch

@@ -61,7 +61,7 @@ def ours(qkv, bias, segment, heads, dtype):
 
 def defined(qkv, bias, segment, heads, dtype):
     leaves = [t.to(dtype).requires_grad_() for t in (qkv, bias)]
-    out = reference_tower.attention(leaves[0] + leaves[1], segment, heads)
+    out = reference_tower.attention(leaves[0] + leaves[1], reference_tower.caption_mask(segment), heads)
     return [out, *torch.autograd.grad(out, leaves, slopes(out))]
 
 
