@@ -53,7 +53,7 @@ FREE = (
     "sym_",
     "_unsafe_view",
 )
-# of one launch over 1, 2, ... lists (PyTorch's multi_tensor_apply): tensors of a list, blocks; numbers of a block
+# of a launch over 1, 2, ... lists (multi_tensor_apply, CUDA 12): tensors of a list, blocks; numbers of a block
 TENSORS, BLOCKS, CHUNK = (110, 64, 48, 36, 30), 320, 65536
 
 

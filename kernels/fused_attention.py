@@ -167,7 +167,7 @@ def aot_cases():
             types = dict.fromkeys(("qkv", "out", "upstream", "gradient"), f"*{short(dtype)}")
             types |= {"bias": "*fp32", "sums": "*fp32", "segment": "*i32", "sharpness": "fp32", "scale": "fp32"}
             constants = {**tiles(L, C), "H": 8, "COMPUTE": compute, "PRECISION": "ieee" if half else "tf32x3"}
-            constants |= {"LOW": LOW, "ROW": 12 * 3 * 8 * C}
+            constants |= {"LOW": LOW, "ROW": 12 * 3 * 8 * C}  # 3 W of 12 blocks
             for arch, product in ((80, "HMMA"), (90, "HGMMA"), (100, "UTCHMMA")):
                 if fits(dtype, L, C, arch):
                     yield AotCase(
