@@ -86,7 +86,7 @@ def concept(M, K, D):
 def classes(M, K, D):
     counts = torch.randint(1, 4, (M,))
     offset, tokens = F.pad(counts.cumsum(0), (1, 0)), int(counts.sum())
-    inputs = {"offset": offset, "token": torch.arange(tokens), "name": torch.randint(K, (M,)), "names": K}
+    inputs = {"offset": offset, "name": torch.randint(K, (M,)), "names": K}
     return Case("class_vectors", inputs, {"units": unit(tokens, D)}, reference.class_vectors)
 
 

@@ -27,7 +27,7 @@ import triton.language as tl
 
 from fastzss.kernels import reference
 from fastzss.kernels.configs import SHARED, AotCase, Budget, arch_of, short
-from fastzss.kernels.fused_clip import LOW, arithmetic, compute_dtype
+from fastzss.kernels.products import LOW, arithmetic, compute_dtype
 
 
 @triton.jit

@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 
 from fastzss.kernels.configs import AotCase, Budget, short
-from fastzss.kernels.fused_clip import compute_dtype
+from fastzss.kernels.products import compute_dtype
 from fastzss.kernels.reference import NORM_EPS
 
 PROGRAMS = 512  # of a backward pass

@@ -25,8 +25,9 @@ import triton
 import triton.language as tl
 
 from fastzss.kernels import chunked
-from fastzss.kernels.configs import SHARED, AotCase, Budget
-from fastzss.kernels.patch_tiles import MENTIONS, STORAGES, arguments, fits, groups, launch_options, pool_case
+from fastzss.kernels.fused_sums import sum_rows
+from fastzss.kernels.lists import MENTIONS, Lists, mention_lists
+from fastzss.kernels.patch_tiles import STORAGES, arguments, fits, launch_options, pool_case
 from fastzss.kernels.patch_walk import (
     attend,
     channel_row,
@@ -111,41 +112,13 @@ def _backward(
             store_rows(gradient, m, real, c, D, DC, grad)
 
 
-@triton.jit
-def _sum_by_class(values, order, first, sums, D: tl.constexpr, BR: tl.constexpr, BD: tl.constexpr):
-    """sums[k] = sum of the rows values[order[first[k] : first[k + 1]]], in that order."""
-    k = tl.program_id(0).to(tl.int64)
-    begin = tl.load(first + k)
-    end = tl.load(first + k + 1)
-    d = tl.program_id(1) * BD + tl.arange(0, BD)[None, :]
-    total = tl.zeros([BR, BD], tl.float32)
-    for at in range(begin, end, BR):
-        slot = at + tl.arange(0, BR)
-        real = slot < end
-        m = tl.load(order + slot, mask=real, other=0)
-        total += tl.load(values + m[:, None] * D + d, mask=real[:, None] & (d < D), other=0)
-    d = tl.program_id(1) * BD + tl.arange(0, BD)
-    tl.store(sums + k * D + d, tl.sum(total, 0), mask=d < D)
-
-
-def sum_by_class(values, name, names):
-    """[M, D] float32 rows -> [names, D]: the sums of the rows of each name, in the order of the rows."""
-    D = values.shape[1]
-    order = name.argsort(stable=True)
-    first = torch.searchsorted(name[order], torch.arange(names + 1, device=name.device))
-    sums = torch.empty(names, D, dtype=torch.float32, device=values.device)
-    if names:
-        _sum_by_class[(names, triton.cdiv(D, 128))](values, order, first, sums, D, BR=16, BD=128, num_warps=4)
-    return sums
-
-
 class _ConceptPool(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, classes, tokens, scale, mean, std, row, name, temperature, group, forced):
+    def forward(ctx, classes, tokens, scale, mean, std, row, name, temperature, lists, forced):
         patches = (tokens, scale, mean, std)
         (M, (_, N, D)), device = (len(row), tokens.shape), classes.device
         name, row = name.long().contiguous(), row.long().contiguous()
-        order, first = groups(row, group)
+        order, first = lists.image
         pooled = torch.empty(M, D, dtype=torch.float32, device=device)
         scores = torch.empty(M, N, dtype=torch.float32, device=device)
         tops, totals = torch.empty(2, M, dtype=torch.float32, device=device)
@@ -156,15 +129,15 @@ class _ConceptPool(torch.autograd.Function):
                 *held, classes.contiguous(), name, row, order, first, pooled, scores, tops, totals,
                 *strides, math.log2(math.e) / temperature, N, D, **launch,
             )  # fmt: skip
-        ctx.save_for_backward(tokens, scale, mean, std, row, name, order, first, pooled, scores, tops, totals)
-        ctx.sizes, ctx.dtype, ctx.temperature, ctx.forced = (len(classes), N, D), classes.dtype, temperature, forced
+        ctx.save_for_backward(tokens, scale, mean, std, row, order, first, pooled, scores, tops, totals, *lists.name)
+        ctx.dtype, ctx.temperature, ctx.forced = classes.dtype, temperature, forced
         return pooled.to(classes.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream):
-        *patches, row, name, order, first, pooled, scores, tops, totals = ctx.saved_tensors
-        (K, N, D), M = ctx.sizes, len(row)
+        *patches, row, order, first, pooled, scores, tops, totals, by_name, start = ctx.saved_tensors
+        M, N, D = len(row), *patches[0].shape[1:]
         gradient = torch.empty(M, D, dtype=torch.float32, device=upstream.device)
         if M:
             launch = launch_options("pool_backward", patches[0], ctx.forced)
@@ -173,18 +146,19 @@ class _ConceptPool(torch.autograd.Function):
                 *held, row, order, first, pooled, scores, tops, totals, upstream.contiguous(), gradient,
                 *strides, math.log2(math.e) / ctx.temperature, 1 / ctx.temperature, N, D, **launch,
             )  # fmt: skip
-        return sum_by_class(gradient, name, K).to(ctx.dtype), *[None] * 9
+        return sum_rows(gradient, Lists(by_name, start), dtype=ctx.dtype), *[None] * 9
 
 
-def concept_pool(classes, patches, row, name, temperature, *, group=MENTIONS, **forced):
+def concept_pool(classes, patches, row, name, temperature, lists=None, *, group=MENTIONS, **forced):
     """reference.concept_pool on a GPU: [M, D] in the dtype of `classes`.
 
-    `group` (mentions of one program, at most 16) and further launch options (BN=, TMA=, num_warps=, ...) are for tests
-    and tuning.
+    `group` (mentions of one program, at most MENTIONS) and further launch options (BN=, TMA=, num_warps=, ...) are for
+    tests and tuning.
     """
     if not fits(patches, classes.device):
         return chunked.concept_pool(classes, patches, row, name, temperature)
-    return _ConceptPool.apply(classes, *patches, row, name, temperature, group, forced)
+    lists = lists or mention_lists(row, name, len(classes), group)
+    return _ConceptPool.apply(classes, *patches, row, name, temperature, lists, forced)
 
 
 def aot_cases():
@@ -197,11 +171,3 @@ def aot_cases():
     for op, kernel in (("forward", _forward), ("backward", _backward)):  # a store that no descriptor can describe
         for arch in (90, 100):
             yield pool_case(f"pool_{op}", kernel, torch.int8, 250, 768, arch, TMA=False, BN=16)
-    yield AotCase(
-        "sum_by_class-D768",
-        _sum_by_class,
-        dict(values="*fp32", order="*i64", first="*i64", sums="*fp32"),
-        dict(D=768, BR=16, BD=128),
-        dict(num_warps=4, num_stages=3),
-        {arch: Budget(128, SHARED[80]) for arch in (80, 90, 100)},
-    )

@@ -29,8 +29,10 @@ import triton.language as tl
 
 from fastzss.kernels import chunked
 from fastzss.kernels.configs import AotCase, Budget
-from fastzss.kernels.fused_pool import concept_pool, sum_by_class
-from fastzss.kernels.patch_tiles import MENTIONS, STORAGES, arguments, fits, groups, launch_options, pool_case
+from fastzss.kernels.fused_pool import concept_pool
+from fastzss.kernels.fused_sums import sum_rows
+from fastzss.kernels.lists import MENTIONS, mention_lists
+from fastzss.kernels.patch_tiles import STORAGES, arguments, fits, launch_options, pool_case
 from fastzss.kernels.patch_walk import (
     attend,
     channel_row,
@@ -181,13 +183,13 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, classes, tokens, scale, mean, std, row, name, present, weight, knobs):
-        temperature, logit_scale, target, group, forced = knobs
+        temperature, logit_scale, target, lists, forced = knobs
         M, (K, D), N, device = len(row), classes.shape, tokens.shape[1], classes.device
         if M == 0:
             ctx.save_for_backward(torch.zeros_like(classes))
             return torch.zeros((), dtype=torch.float32, device=device)
         name, row, weight = name.long().contiguous(), row.long().contiguous(), weight.float().contiguous()
-        order, first = groups(row, group)
+        order, first = lists.image
         new = lambda *shape, dtype=torch.float32: torch.empty(shape, dtype=dtype, device=device)  # noqa: E731
         scores, units, gradient, logits = new(M, N), new(M, D), new(M, D), new(M, K)
         (behind, excesses, missed, tops), chosen = new(4, M), new(M, dtype=torch.long)
@@ -207,8 +209,7 @@ class _Step(torch.autograd.Function):
             _slopes[(M, triton.cdiv(K, 1024))](
                 logits, tops, excesses, missed, chosen, weight, base * logit_scale, K, BK=1024, num_warps=4
             )
-            total = logits.T @ units
-            total += sum_by_class(gradient * weight.unsqueeze(1), name, K)
+            total = sum_rows(gradient * weight.unsqueeze(1), lists.name, more=logits.T @ units)
             ctx.save_for_backward((total * logit_scale).to(classes.dtype))
         return loss
 
@@ -225,7 +226,7 @@ def serves(storage, D):
 
 def local_loss(
     classes, patches, row, name, present, weight, *, temperature, scale, target="label", all_sum=identity,
-    fused=None, group=MENTIONS, **forced,
+    lists=None, fused=None, group=MENTIONS, **forced,
 ):  # fmt: skip
     """reference.local_loss on a GPU: in one kernel if `fused` (FASTZSS_FUSED_STEP=1 when left out), else in two.
 
@@ -237,13 +238,14 @@ def local_loss(
             classes, patches, row, name, present, weight,
             temperature=temperature, scale=scale, target=target, all_sum=all_sum,
         )  # fmt: skip
+    lists = lists or mention_lists(row, name, len(classes), group)
     if not fused or not serves(patches.tokens.dtype, classes.shape[1]):
         from fastzss.kernels.fused_concept import concept_loss
 
-        pooled = concept_pool(classes, patches, row, name, temperature, group=group, **forced)
+        pooled = concept_pool(classes, patches, row, name, temperature, lists, **forced)
         return concept_loss(pooled, classes, present, name, weight, scale, target, all_sum)
     total = all_sum(weight.float().sum().detach())
-    knobs = (float(temperature), float(scale), target, group, forced)
+    knobs = (float(temperature), float(scale), target, lists, forced)
     loss = _Step.apply(classes, *patches, row, name, present, weight, knobs)
     # a batch without a mention has the loss zero, and waits for nobody to say so
     return (loss / torch.where(total > 0, total, 1.0)).to(classes.dtype)

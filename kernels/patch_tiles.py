@@ -11,23 +11,9 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from fastzss.kernels.configs import SHARED, AotCase, Budget, arch_of, chunks, options, short
+from fastzss.kernels.lists import MENTIONS
 
-MENTIONS = 16  # of one program: the smallest side of a tensor-core product
 STORAGES = (torch.int8, torch.float16, torch.float32)
-
-
-def groups(row, size):
-    """(order, first): mentions by image, and where in that order the groups of at most `size` of one image begin.
-
-    Group g has the mentions order[first[g] : first[g + 1]]; there are as many groups as mentions, the last ones empty,
-    so that nothing here waits for the device.
-    """
-    order = row.argsort(stable=True)
-    ordered = row[order]
-    place = torch.arange(len(row), device=row.device)
-    begins = (place - torch.searchsorted(ordered, ordered)) % size == 0
-    count = torch.arange(1, len(row) + 2, device=row.device)
-    return order, torch.searchsorted(begins.cumsum(0), count)
 
 
 def describable(tokens, DC):

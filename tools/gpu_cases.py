@@ -57,8 +57,9 @@ def checks(run):
         for target in ("label", "argmax"):
             inputs = {**candidates, "scale": 14.0, "target": target}
             yield Check("concept_loss", f"{kind}, {target}", dtype, inputs, {"pooled": pooled, "classes": classes})
-        inputs = {"token": whole(4 * B, 2 * M), "offset": offset, "name": name, "names": K}
-        yield Check("class_vectors", kind, dtype, inputs, {"units": unit(4 * B, D)})
+        yield Check("unit_rows", kind, dtype, {"vectors": normal(B, D), "index": whole(B, 3 * B), "dtype": dtype}, {})
+        inputs = {"offset": offset, "name": name, "names": K}
+        yield Check("class_vectors", kind, dtype, inputs, {"units": unit(2 * M, D)})
         leaves = {"tokens": normal(4 * B, W), "projection": normal(W, D) * W**-0.5}
         yield Check("used_units", kind, dtype, {"index": used}, leaves)
         for L, heads in ((64, W // 4 if run.toy else 8), (128, 1 if run.toy else 16)):

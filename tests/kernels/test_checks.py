@@ -22,8 +22,7 @@ POOL = {
 CANDIDATES = {"present": torch.ones(K, dtype=torch.bool), "weight": torch.ones(M), "scale": 14.0}
 RIGHT = {
     "class_vectors": {
-        "units": torch.randn(9, D),
-        "token": torch.tensor([0, 8, 2, 3]),
+        "units": torch.randn(4, D),
         "offset": torch.tensor([0, 1, 2, 4]),
         "name": torch.tensor([0, 3, 1]),
         "names": K,
@@ -32,6 +31,7 @@ RIGHT = {
     "concept_loss": {"pooled": torch.randn(M, D), "classes": POOL["classes"], "name": POOL["name"], **CANDIDATES},
     "local_loss": POOL | CANDIDATES,
     "clip_loss": {"images": torch.randn(4, D), "texts": torch.randn(2, D), "scale": 9.0, "first": 2},
+    "unit_rows": {"vectors": torch.randn(4, D), "index": torch.tensor([3, 0, 3]), "dtype": torch.float32},
     "used_units": {"tokens": torch.randn(2, 3, 7), "index": torch.tensor([5]), "projection": torch.randn(7, D)},
     "group_pool": {"logits": torch.randn(2, 3, N), "values": torch.randn(2, N, D), "hard": True},
     "segment_match": {"segments": torch.randn(2, 3, D), "views": torch.randn(2, 4, D)},
@@ -64,9 +64,10 @@ WRONG = [
     ("class_vectors", {"offset": torch.tensor([0, 3, 2, 4])}, "offset does not ascend"),
     ("class_vectors", {"offset": torch.tensor([0, 1, 2, 9])}, "offset ends at 9; expected at most 4"),
     ("class_vectors", {"offset": torch.tensor([0, 1])}, r"offset has shape \[2\]; expected \[4\]"),
-    ("class_vectors", {"token": torch.tensor([0, 9, 2, 3])}, "token holds 9; expected 0 to 8, rows of units"),
     ("class_vectors", {"name": torch.tensor([0, -1, 1])}, "name holds -1; expected 0 to 3"),
     ("class_vectors", {"units": torch.randn(9)}, r"units has shape \[9\]; expected \[tokens, D\]"),
+    ("unit_rows", {"index": torch.tensor([0, 4])}, "index holds 4; expected 0 to 3, rows of vectors"),
+    ("unit_rows", {"vectors": torch.randn(4, D).requires_grad_()}, "frozen"),
     ("concept_pool", {"classes": torch.randn(K, 7)}, r"patches.tokens has shape \[2, 5, 6\]; expected \[n, N, 7\]"),
     ("concept_pool", {"row": torch.tensor([0, 2, 1])}, "row holds 2; expected 0 to 1, rows of patches"),
     ("concept_pool", {"name": torch.tensor([0, 4, 1])}, "name holds 4; expected 0 to 3, rows of classes"),

@@ -33,7 +33,7 @@ def case():
 
 
 def classes_of(case, units):
-    return kernels.class_vectors(units, case["token"], case["offset"], case["name"], K)
+    return kernels.class_vectors(units[case["token"]], case["offset"], case["name"], K)
 
 
 def test_class_vectors_sum_all_tokens_of_all_mentions(case):
@@ -98,7 +98,7 @@ def test_weight_two_is_the_mention_twice(case):
 def test_no_mention_is_a_loss_of_zero_with_zero_gradient(case):
     units = case["units"].clone().requires_grad_()
     none = torch.empty(0, dtype=torch.long)
-    classes = kernels.class_vectors(units, none, torch.zeros(1, dtype=torch.int32), none, K)
+    classes = kernels.class_vectors(units, torch.zeros(1, dtype=torch.int32), none, K)
     pooled = kernels.concept_pool(classes, kernels.Patches(case["patches"]), none, none, 0.1)
     loss = kernels.concept_loss(pooled, classes, torch.zeros(K, dtype=torch.bool), none, torch.empty(0), 14.0)
     loss.backward()

@@ -169,7 +169,7 @@ class SimZSSTask:
 
     def dump(self, batch):
         batch, _ = batch
-        return {f.name: getattr(batch, f.name) for f in fields(batch) if f.name != "first"}
+        return {f.name: getattr(batch, f.name) for f in fields(batch) if f.name not in ("first", "lists")}
 
     def classifier(self):
         return Model(None, Readout(self.learner.text, self.record["readout"]))

@@ -81,8 +81,7 @@ def test_class_vectors_and_concept_loss(target):
     name, weight, present = torch.arange(15) % 4, torch.randint(1, 4, (15,)).double(), torch.ones(4, dtype=torch.bool)
     name[8:] %= 3
     offset = 2 * torch.arange(16, dtype=torch.int32)
-    token = torch.arange(30, dtype=torch.int32)
-    classes = reference.class_vectors(units, token, offset, name, 4)
+    classes = reference.class_vectors(units, offset, name, 4)
     exact = reference.concept_loss(pooled, classes, present, name, weight, 14.0, target)
     mine, rows = units.detach().float().requires_grad_(), pooled.detach().float().requires_grad_()
     cuts = (0, 8, 15, 15)
@@ -91,7 +90,7 @@ def test_class_vectors_and_concept_loss(target):
         own = slice(*cuts[rank : rank + 2])
         mentions = offset[own.start : own.stop + 1] - 2 * own.start
         part = mine[2 * own.start : 2 * own.stop]
-        classes = fused_classes.class_vectors(part, token[: len(part)], mentions, name[own], 4, all_sum)
+        classes = fused_classes.class_vectors(part, mentions, name[own], 4, all_sum)
         return fused_concept.concept_loss(rows[own], classes, present, name[own], weight[own], 14.0, target, all_sum)
 
     shares = on_ranks(3, work)
