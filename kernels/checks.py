@@ -145,7 +145,7 @@ def local_loss(
     candidates("local_loss", classes, present, name, weight, scale, target)
 
 
-def clip_loss(images, texts, scale, first=0, all_sum=None, all_max=None, same=None):
+def clip_loss(images, texts, log_scale, first=0, all_sum=None, all_max=None, same=None):
     op = "clip_loss"
     shape(op, "images", images, "B", "D")
     floats(op, "images", images)
@@ -158,7 +158,7 @@ def clip_loss(images, texts, scale, first=0, all_sum=None, all_max=None, same=No
         raise ValueError(
             f"{op}: {len(texts)} texts from column {first} on; expected to end within the {len(images)} rows of images"
         )
-    positive(op, "scale", scale)
+    shape(op, "log_scale", log_scale)
     if same is not None:
         shape(op, "same", same, len(images))
         whole(op, "same", same)

@@ -31,7 +31,7 @@ from fastzss.kernels.products import (
     dots,
     grouped,
     launch_options,
-    product,
+    precise,
     product_cases,
     softplus,
     summed,
@@ -182,16 +182,16 @@ def _backward(
 
 
 @triton.jit
-def _scale_gradient(along, upstream, scale, out, tiles, B, BLOCK: tl.constexpr):
-    total = summed(along, tiles, BLOCK) * tl.load(upstream) / (2.0 * B * tl.load(scale))
-    tl.store(out, total.to(tl.float32))
+def _scale_gradient(along, upstream, out, tiles, B, BLOCK: tl.constexpr):
+    """Of the logarithm of the scale: the sum of all G S."""
+    tl.store(out, (summed(along, tiles, BLOCK) * tl.load(upstream) / (2.0 * B)).to(tl.float32))
 
 
 class _ClipLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, images, texts, scale, first, all_sum, all_max, same, chunk, forced):
+    def forward(ctx, images, texts, log_scale, first, all_sum, all_max, same, chunk, forced):
         ctx.dtype, dtype = texts.dtype, compute_dtype(texts)
-        images, texts = images.to(dtype).contiguous(), texts.to(dtype).contiguous()
+        images, texts, scale = images.to(dtype).contiguous(), texts.to(dtype).contiguous(), log_scale.float().exp()
         (B, D), b = images.shape, len(texts)
         new = lambda *shape: torch.empty(shape, dtype=torch.float32, device=texts.device)  # noqa: E731
         launch = {**launch_options("clip_forward", texts.device, D, B, dtype, same is not None), **forced}
@@ -238,13 +238,13 @@ class _ClipLoss(torch.autograd.Function):
                 images, texts, scale, same, *softmax, g_pair, None if small else upstream, tile,
                 along[start // BM * across :], stride, ctx.first, start, stop, B, b, LOW=LOW, **launch,
             )  # fmt: skip
-            product(tile[: stop - start, :B], images, g_texts[start:stop])
+            precise(tile[: stop - start, :B], images, g_texts[start:stop])
         if small:
             g_texts *= upstream * scale / (2 * B)
         g_scale = None
         if ctx.needs_input_grad[2]:
             g_scale = torch.empty_like(scale)
-            _scale_gradient[(1,)](along, upstream, scale, g_scale, len(along), B, PAIRS, num_warps=8)
+            _scale_gradient[(1,)](along, upstream, g_scale, len(along), B, PAIRS, num_warps=8)
         return None, g_texts.to(ctx.dtype), g_scale, *[None] * 6
 
 
@@ -254,18 +254,19 @@ def texts_at_once(b, D, size, BM):
     return triton.cdiv(triton.cdiv(b, triton.cdiv(b, most)), BM) * BM
 
 
-def clip_loss(images, texts, scale, first=0, all_sum=identity, all_max=identity, same=None, *, chunk=None, **forced):
+def clip_loss(
+    images, texts, log_scale, first=0, all_sum=identity, all_max=identity, same=None, *, chunk=None, **forced
+):
     """reference.clip_loss on a GPU: float32.
 
     `chunk` (texts of one backward tile, a multiple of BM) and launch options (BM=, BN=, num_warps=, ...) are for tests
     and tuning.
     """
     if (dtype := compute_dtype(texts)) == torch.float64:
-        return chunked_losses.clip_loss(images.to(dtype), texts, scale, first, all_sum, all_max, same)
-    scale = scale.float() if torch.is_tensor(scale) else torch.full((), scale, device=texts.device)
+        return chunked_losses.clip_loss(images.to(dtype), texts, log_scale, first, all_sum, all_max, same)
     if same is not None:  # any 64-bit numbers, as numbers below B: where each stands first in their sorted list
         same = torch.searchsorted(same.sort().values, same).int()
-    return _ClipLoss.apply(images, texts, scale, first, all_sum, all_max, same, chunk, forced)
+    return _ClipLoss.apply(images, texts, log_scale, first, all_sum, all_max, same, chunk, forced)
 
 
 def aot_cases():

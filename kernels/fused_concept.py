@@ -27,7 +27,7 @@ from fastzss.kernels.products import (
     compute_dtype,
     dots,
     launch_options,
-    product,
+    precise,
     product_cases,
     softplus,
     summed,
@@ -120,10 +120,10 @@ def _backward(
     tl.store(at, value.to(gradient.dtype.element_ty), mask=there[:, None] & (k < K)[None, :])
 
 
-def cross_entropy(rows, classes, present, name, weight, total, argmax, forced):
+def cross_entropy(rows, classes, present, name, weight, total, argmax, forced=None):
     """(loss, what `slopes` needs of each row): rows [R, D] and classes [K, D] are of the compute dtype."""
     (R, D), K = rows.shape, len(classes)
-    launch = {**launch_options("concept_forward", rows.device, D, R, rows.dtype), **forced}
+    launch = launch_options("concept_forward", rows.device, D, R, rows.dtype) | (forced or {})
     launch.pop("GROUP")
     losses, *parts = torch.empty(4, R, dtype=torch.float32, device=rows.device)
     label = torch.empty_like(name) if argmax else name
@@ -135,10 +135,10 @@ def cross_entropy(rows, classes, present, name, weight, total, argmax, forced):
     return loss, (label, *parts)
 
 
-def slopes(upstream, rows, classes, present, weight, total, parts, chunk, forced):
+def slopes(upstream, rows, classes, present, weight, total, parts, chunk=None, forced=None):
     """Gradients of rows and classes, float32."""
     (R, D), K, dtype, device = rows.shape, len(classes), rows.dtype, rows.device
-    launch = {**launch_options("concept_backward", device, D, R, dtype), **forced}
+    launch = launch_options("concept_backward", device, D, R, dtype) | (forced or {})
     launch.pop("GROUP")
     stride = triton.cdiv(K, 16) * 16
     chunk = chunk or max(launch["BM"], CHUNK_BYTES // (stride * dtype.itemsize))
@@ -153,11 +153,11 @@ def slopes(upstream, rows, classes, present, weight, total, parts, chunk, forced
             start, stop, R, K, LOW=LOW, **launch,
         )  # fmt: skip
         part = tile[: stop - start, :K]
-        product(part, classes, g_rows[start:stop])
-        more = torch.empty_like(g_classes) if start else g_classes
-        product(part.T, rows[start:stop], more)
-        if start:
-            g_classes += more
+        precise(part, classes, g_rows[start:stop])
+        if start == 0:
+            precise(part.T, rows[:stop], g_classes)
+        else:
+            g_classes += precise(part.T, rows[start:stop])
     if small:
         factor = upstream * divisor / torch.where(total > 0, total, 1.0)
         g_rows, g_classes = g_rows.mul_(factor), g_classes.mul_(factor)

@@ -29,7 +29,9 @@ import triton.language as tl
 
 from fastzss.kernels import chunked
 from fastzss.kernels.configs import AotCase, Budget
-from fastzss.kernels.fused_pool import concept_pool
+from fastzss.kernels.fused_concept import concept_loss
+from fastzss.kernels.fused_local import LocalLoss
+from fastzss.kernels.fused_pool import Walk, concept_pool
 from fastzss.kernels.fused_sums import sum_rows
 from fastzss.kernels.lists import MENTIONS, mention_lists
 from fastzss.kernels.patch_tiles import STORAGES, arguments, fits, launch_options, pool_case
@@ -182,27 +184,22 @@ class _Step(torch.autograd.Function):
     """Sum of weighted losses; the gradient is made on the way forward and only scaled on the way back."""
 
     @staticmethod
-    def forward(ctx, classes, tokens, scale, mean, std, row, name, present, weight, knobs):
-        temperature, logit_scale, target, lists, forced = knobs
-        M, (K, D), N, device = len(row), classes.shape, tokens.shape[1], classes.device
-        if M == 0:
-            ctx.save_for_backward(torch.zeros_like(classes))
-            return torch.zeros((), dtype=torch.float32, device=device)
-        name, row, weight = name.long().contiguous(), row.long().contiguous(), weight.float().contiguous()
-        order, first = lists.image
+    def forward(ctx, classes, row, name, present, weight, walk, argmax):
+        patches, temperature, lists, forced, logit_scale = walk
+        M, (K, D), N, device = len(row), classes.shape, patches.tokens.shape[1], classes.device
         new = lambda *shape, dtype=torch.float32: torch.empty(shape, dtype=dtype, device=device)  # noqa: E731
         scores, units, gradient, logits = new(M, N), new(M, D), new(M, D), new(M, K)
         (behind, excesses, missed, tops), chosen = new(4, M), new(M, dtype=torch.long)
-        launch = launch_options("step", tokens, forced)
-        held, strides = arguments((tokens, scale, mean, std), launch)
+        launch = launch_options("step", patches.tokens, forced)
+        held, strides = arguments(patches, launch)
         classes = classes.contiguous()
         candidates = classes.to(torch.float16 if launch["COMPUTE"] == tl.float16 else torch.float32)
         base = math.log2(math.e)
         _step[(M,)](
-            *held, classes, candidates, present.contiguous(), name, row, order, first, scores, units, logits,
+            *held, classes, candidates, present, name, row, *lists.image, scores, units, logits,
             behind, excesses, missed, tops, chosen, gradient,
             *strides, base / temperature, base * logit_scale, 1 / temperature, K,
-            N, D, ARGMAX=target == "argmax", **launch,
+            N, D, ARGMAX=argmax, **launch,
         )  # fmt: skip
         loss = ((logit_scale * behind + excesses.log1p()) * weight).sum()
         if ctx.needs_input_grad[0]:
@@ -216,7 +213,7 @@ class _Step(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream):
-        return ctx.saved_tensors[0] * upstream.to(ctx.saved_tensors[0].dtype), *[None] * 9
+        return ctx.saved_tensors[0] * upstream.to(ctx.saved_tensors[0].dtype), *[None] * 6
 
 
 def serves(storage, D):
@@ -238,17 +235,20 @@ def local_loss(
             classes, patches, row, name, present, weight,
             temperature=temperature, scale=scale, target=target, all_sum=all_sum,
         )  # fmt: skip
+    weight, present = weight.float().contiguous(), present.contiguous()
+    total = all_sum(weight.sum().detach())
+    if len(row) == 0:  # nothing to learn here, yet the graph stays whole on every rank
+        return 0.0 * classes.float().sum()
+    row, name = row.long().contiguous(), name.long().contiguous()
     lists = lists or mention_lists(row, name, len(classes), group)
-    if not fused or not serves(patches.tokens.dtype, classes.shape[1]):
-        from fastzss.kernels.fused_concept import concept_loss
-
+    if torch.is_tensor(scale):  # one that may learn: the same logits
         pooled = concept_pool(classes, patches, row, name, temperature, lists, **forced)
-        return concept_loss(pooled, classes, present, name, weight, scale, target, all_sum)
-    total = all_sum(weight.float().sum().detach())
-    knobs = (float(temperature), float(scale), target, lists, forced)
-    loss = _Step.apply(classes, *patches, row, name, present, weight, knobs)
-    # a batch without a mention has the loss zero, and waits for nobody to say so
-    return (loss / torch.where(total > 0, total, 1.0)).to(classes.dtype)
+        return concept_loss(pooled, classes, present, name, weight, scale, target, lambda _: total)
+    walk = Walk(patches, float(temperature), lists, forced, float(scale))
+    if fused and serves(patches.tokens.dtype, classes.shape[1]):
+        loss = _Step.apply(classes, row, name, present, weight, walk, target == "argmax")
+        return loss / torch.where(total > 0, total, 1.0)
+    return LocalLoss.apply(classes, row, name, present, weight, total, walk, target == "argmax")
 
 
 def aot_cases():

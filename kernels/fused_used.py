@@ -17,7 +17,7 @@ from fastzss.kernels import reference
 from fastzss.kernels.configs import AotCase, Budget, short
 from fastzss.kernels.fused_sums import sum_rows
 from fastzss.kernels.lists import Lists, lists_of
-from fastzss.kernels.products import compute_dtype, product
+from fastzss.kernels.products import compute_dtype, precise
 
 SHORTEST = 1e-12  # torch.nn.functional.normalize's eps
 
@@ -132,8 +132,7 @@ class _UsedUnits(torch.autograd.Function):
     def backward(ctx, gradient):
         index, rows, matrix, projected, length, *uses = ctx.saved_tensors
         along = unit_backward(projected, length, gradient)
-        for_matrix = torch.empty(matrix.shape, dtype=ctx.dtypes[1], device=matrix.device)
-        product(rows.T, along, for_matrix)
+        for_matrix = precise(rows.T, along).to(ctx.dtypes[1])
         lists = Lists(*uses) if uses else lists_of(index, ctx.tokens)
         for_tokens = sum_rows(along @ matrix.T, lists, long=False, dtype=ctx.dtypes[0])
         return for_tokens, None, for_matrix, None

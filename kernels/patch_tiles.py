@@ -66,6 +66,8 @@ def defaults(op, arch, storage, D):
             launch["maxnreg"] = 128
         elif D <= 384:
             launch["num_warps"] = 4
+        elif op == "pool_backward" and D <= 768:
+            launch["maxnreg"] = 168
     elif 192 < D <= 384 and (storage == torch.int8 or op == "pool_backward"):
         launch["maxnreg"] = 255
     return launch
@@ -92,14 +94,14 @@ def fits(patches, device):
     return patches.tokens.dtype in STORAGES and D <= (1024 if small else 1536)
 
 
-def pool_case(op, kernel, storage, N, D, arch, **more):
+def pool_case(op, kernel, storage, N, D, arch, kind="", **more):
     """AotCase of a kernel that reads patches."""
     launch = {**options(op, arch, D, N, storage, defaults(op, arch, storage, D)), **more}
     half = storage.itemsize <= 2
     types = dict.fromkeys(("image_stride", "patch_stride", "scale_stride"), "i64")
     types |= dict.fromkeys(("name", "row", "order", "first", "chosen"), "*i64") | {"present": "*i1", "K": "i32"}
     types["candidates"] = "*fp16" if half else "*fp32"
-    types |= dict.fromkeys(("sharpness", "inverse_temperature", "logit_scale"), "fp32")
+    types |= dict.fromkeys(("sharpness", "inverse_temperature", "logit_scale", "length"), "fp32")
     types = dict.fromkeys(kernel.arg_names, "*fp32") | types | {"tokens": f"*{short(storage)}", "scale": "*fp16"}
     if launch["TMA"]:
         types["tokens"] = f"tensordesc<{short(storage)}[1,{launch['BN']},{launch['DC']}]>"
@@ -107,7 +109,7 @@ def pool_case(op, kernel, storage, N, D, arch, **more):
     constants |= dict(COMPUTE=tl.float16 if half else tl.float32)
     if storage != torch.int8:
         constants |= dict(scale=None, mean=None, std=None)
-    name = f"{op}-{short(storage)}-N{N}-D{D}"
+    name = f"{op}{kind}-{short(storage)}-N{N}-D{D}"
     return AotCase(
         name,
         kernel,

@@ -72,8 +72,10 @@ def compute_dtype(tensor, dtype=None):
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else dtype or tensor.dtype
 
 
-def product(a, b, out):
-    """out = a @ b, with sums in float32, however short the numbers of a and b are."""
+def precise(a, b, out=None):
+    """a @ b with sums in float32, however short the numbers of a and b are; in float32, or as `out` is."""
+    if out is None:
+        out = torch.empty(len(a), b.shape[1], dtype=torch.float32, device=a.device)
     with torch.autocast(a.device.type, enabled=False):
         if a.dtype == out.dtype == torch.float32:
             torch.mm(a, b, out=out)
@@ -81,6 +83,7 @@ def product(a, b, out):
             torch.mm(a, b, out_dtype=out.dtype, out=out)
         else:
             out.copy_(a.float() @ b.float())
+    return out
 
 
 def defaults(arch, dtype, twins=False):

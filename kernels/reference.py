@@ -153,17 +153,17 @@ def local_loss(
     return concept_loss(pooled, classes, present, name, weight, scale, target, all_sum)
 
 
-def clip_loss(images, texts, scale, first=0, all_sum=identity, all_max=identity, same=None):
+def clip_loss(images, texts, log_scale, first=0, all_sum=identity, all_max=identity, same=None):
     """Share of the symmetric contrastive loss; images are frozen, so only this rank's columns are ever formed.
 
     Args:
         images: [B, D] unit image vectors of the whole batch, the same on all ranks.
         texts: [b, D] unit caption vectors of this rank.
-        scale: inverse temperature, a tensor that may learn.
+        log_scale: logarithm of the inverse temperature, a tensor that may learn.
         first: column of the batch at which this rank's captions begin.
         same: [B] image row of each pair: another pair of the same image is no negative.  None: all others are.
     """
-    logits = scale * images @ texts.T  # [B, b]
+    logits = log_scale.exp() * images @ texts.T  # [B, b]
     own = torch.arange(len(texts), device=texts.device)
     matched = logits[first + own, own]
     if same is not None:

@@ -52,8 +52,8 @@ def checks(run):
         kind = str(dtype).removeprefix("torch.")
         for same in (None, whole(B // 3 + 1, B)):
             label = f"{kind}{', same images' if same is not None else ''}"
-            scale = torch.tensor(14.0, device=device)
-            yield Check("clip_loss", label, dtype, {"images": images, "same": same}, {"texts": texts, "scale": scale})
+            leaves = {"texts": texts, "log_scale": torch.tensor(2.6, device=device)}
+            yield Check("clip_loss", label, dtype, {"images": images, "same": same}, leaves)
         for target in ("label", "argmax"):
             inputs = {**candidates, "scale": 14.0, "target": target}
             yield Check("concept_loss", f"{kind}, {target}", dtype, inputs, {"pooled": pooled, "classes": classes})

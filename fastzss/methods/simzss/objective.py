@@ -50,7 +50,7 @@ def simzss(units, batch: Batch, patches, images, log_scale, *, local_weight, tem
     loss_global = kernels.clip_loss(
         kernels.unit_rows(images, batch.row, units.dtype),
         captions,
-        log_scale.exp(),
+        log_scale,
         first=batch.first,
         all_sum=all_sum,
         all_max=all_max,
