@@ -250,7 +250,7 @@ class _ClipLoss(torch.autograd.Function):
 
 def texts_at_once(b, D, size, BM):
     """How many texts, of `size` bytes a row of the tile, a part of the backward pass has: equal parts, few of them."""
-    most = max(BM, (HELD - 6 * b * D) // size)
+    most = max(1, (HELD - 6 * b * D) // (size * BM)) * BM
     return triton.cdiv(triton.cdiv(b, triton.cdiv(b, most)), BM) * BM
 
 

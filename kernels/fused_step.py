@@ -15,7 +15,7 @@ own gradient, scale sum_m (p - onehot)_m u_m, is a matrix product over the whole
 writes u and z.
 
 Every program reads all the class vectors from the L2 cache, so this pays only where they are few against the patches of
-an image.  concept_pool and concept_loss are the default; FASTZSS_FUSED_STEP=1 chooses this kernel.
+an image.  The kernels of fused_local.py are the default; FASTZSS_FUSED_STEP=1 chooses this one.
 
 Sizes: as in fused_pool.py.
 """

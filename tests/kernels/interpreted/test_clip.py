@@ -132,3 +132,11 @@ def test_float64_keeps_its_digits():
     images, texts, scale = case(20, 16)
     found = fused_clip.clip_loss(images.float(), texts, scale)
     assert gap(found, reference.clip_loss(images.float().double(), texts, scale)) <= 1e-14
+
+
+@pytest.mark.parametrize("b, D, parts", [(16384, 768, 3), (32768, 768, 16), (8192, 768, 1), (3, 16, 1)])
+def test_a_backward_pass_holds_so_much_and_has_few_parts(b, D, parts):
+    """Its tile of a whole batch, in a dtype of two bytes, with the gradient and the short texts."""
+    chunk = fused_clip.texts_at_once(b, D, 2 * b, 128)
+    assert chunk % 128 == 0 and -(-b // chunk) == parts
+    assert min(b, chunk) * 2 * b + 6 * b * D <= fused_clip.HELD
