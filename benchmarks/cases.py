@@ -69,11 +69,11 @@ def naive_pool(classes, patches, row, name, temperature):
 def clip(B, D):
     images = unit(B, D)
     texts = F.normalize(images + torch.randn(B, D) * D**-0.5, dim=-1)
-    return Case("clip_loss", {"images": images}, {"texts": texts, "scale": torch.tensor(14.0)}, naive_clip)
+    return Case("clip_loss", {"images": images}, {"texts": texts, "log_scale": torch.tensor(14.0).log()}, naive_clip)
 
 
-def naive_clip(images, texts, scale):
-    logits, own = scale * images @ texts.T, torch.arange(len(images), device=images.device)
+def naive_clip(images, texts, log_scale):
+    logits, own = log_scale.exp() * images @ texts.T, torch.arange(len(images), device=images.device)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
@@ -86,7 +86,7 @@ def concept(M, K, D):
 def classes(M, K, D):
     counts = torch.randint(1, 4, (M,))
     offset, tokens = F.pad(counts.cumsum(0), (1, 0)), int(counts.sum())
-    inputs = {"offset": offset, "token": torch.arange(tokens), "name": torch.randint(K, (M,)), "names": K}
+    inputs = {"offset": offset, "name": torch.randint(K, (M,)), "names": K}
     return Case("class_vectors", inputs, {"units": unit(tokens, D)}, reference.class_vectors)
 
 

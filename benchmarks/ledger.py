@@ -134,10 +134,10 @@ def flops_of(file, name, given):
     if file == "fused_attention":
         heads, (rows, L, _) = given["H"], given["qkv"].shape
         return 2 * L * L * given["C"] * heads * rows * (2 if name == "_attention_forward" else 5)
-    if file == "fused_clip":
+    if file == "fused_clip" and name in ("_forward", "_backward"):
         texts = given["b"] if name == "_forward" else given["stop"] - given["start"]
         return 2 * given["B"] * texts * given["D"]
-    if file == "fused_concept":
+    if file == "fused_concept" and name in ("_forward", "_backward"):
         rows = given["R"] if name == "_forward" else given["stop"] - given["start"]
         return 2 * rows * given["K"] * given["D"]
     if file == "fused_pool" and name in ("_forward", "_backward"):
@@ -177,13 +177,13 @@ def pretended_gpu(counts):
     from triton.runtime.jit import JITFunction
 
     from fastzss import kernels
-    from fastzss.kernels import fused_clip, fused_concept, fused_tower, patch_tiles
+    from fastzss.kernels import fused_clip, fused_concept, fused_tower, fused_used, patch_tiles, products
 
     def run(kernel, *arguments, grid=None, warmup=False, **options):
         counts.kernel(kernel, arguments, options)
 
-    def precise(a, b):  # a product that PyTorch has on a GPU only
-        out = a.new_empty(len(a), b.shape[1], dtype=torch.float32)
+    def precise(a, b, out=None):  # a product that PyTorch has on a GPU only
+        out = a.new_empty(len(a), b.shape[1], dtype=torch.float32) if out is None else out
         counts.add("products", "mm", 2 * len(a) * b.numel(), a.nbytes + b.nbytes + out.nbytes)
         return out
 
@@ -193,9 +193,9 @@ def pretended_gpu(counts):
         put(kernels.checks, "values_seen", lambda tensor: False)
         put(JITFunction, "run", run)
         put(patch_tiles, "describable", lambda tokens, DC: False)
-        for module in (fused_tower, fused_clip, patch_tiles):
+        for module in (fused_tower, products, patch_tiles):
             put(module, "arch_of", lambda device: 90)
-        for module in (fused_clip, fused_concept, fused_tower):
+        for module in (fused_clip, fused_concept, fused_tower, fused_used):
             put(module, "precise", precise)
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         yield
@@ -208,7 +208,7 @@ def coco_batch(batch, ranks=1):
     caption, name, token, sizes = fake.mentions(offset)
     texts = Texts.of(ids, offset, row, caption, name, token, sizes)
     chosen = np.random.default_rng(0).permutation(captions)[:batch]
-    return collate(texts, chosen, 0, ranks, shapes_of(texts, [chosen], ranks))
+    return collate(texts, chosen, 0, ranks, shapes_of(texts, [chosen], ranks)).with_lists()
 
 
 def counted(size, batch, N, D):

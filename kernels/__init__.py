@@ -2,6 +2,7 @@
 
     Patches            stored patch vectors, quantised or not, and what turns them back into numbers
     quantise           unit patch vectors -> int8 and a scale per patch
+    unit_rows          some rows of a frozen matrix, at length 1
     used_units         token vectors -> unit vectors of the few tokens somebody uses, in the vision space
     class_vectors      unit token vectors -> one unit vector per concept named in the batch
     concept_pool       patches -> one image-side vector per mention, under a softmax over the patches
@@ -51,6 +52,7 @@ __all__ = [
     "segment_match",
     "smooth_patches",
     "transformer_blocks",
+    "unit_rows",
     "used_units",
 ]
 
@@ -103,6 +105,7 @@ def operation(name, chunks=None, fused=None, defined=reference):
 
 
 quantise = operation("quantise", chunked, "fused_quantise")
+unit_rows = operation("unit_rows", fused="fused_used")
 used_units = operation("used_units", fused="fused_used")
 class_vectors = operation("class_vectors", fused="fused_classes")
 concept_pool = operation("concept_pool", chunked, "fused_pool")

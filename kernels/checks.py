@@ -69,22 +69,20 @@ def all_positive(op, argument, tensor):
         raise ValueError(f"{op}: {argument} holds {float(tensor.min())}; expected positive numbers")
 
 
-def class_vectors(units, token, offset, name, names, all_sum=None):
+def class_vectors(units, offset, name, names, all_sum=None, lists=None):
     op = "class_vectors"
     shape(op, "units", units, "tokens", "D")
     floats(op, "units", units)
     shape(op, "name", name, "M")
-    shape(op, "token", token, "T")
     shape(op, "offset", offset, len(name) + 1)
     whole(op, "offset", offset)
-    rows(op, "token", token, len(units), "units")
     rows(op, "name", name, names, "the result")
     if values_seen(offset):
         if offset[0] != 0 or (offset.diff() < 0).any():
             raise ValueError(f"{op}: offset does not ascend from 0; expected where each mention begins, and the end")
-        if offset[-1] > len(token):
+        if offset[-1] > len(units):
             raise ValueError(
-                f"{op}: offset ends at {int(offset[-1])}; expected at most {len(token)}, the length of token"
+                f"{op}: offset ends at {int(offset[-1])}; expected at most {len(units)}, the rows of units"
             )
 
 
@@ -104,7 +102,7 @@ def stored(op, patches, D):
         raise ValueError(f"{op}: patches.scale is given with {patches.tokens.dtype} tokens; expected with int8 only")
 
 
-def concept_pool(classes, patches, row, name, temperature):
+def concept_pool(classes, patches, row, name, temperature, lists=None):
     op = "concept_pool"
     shape(op, "classes", classes, "K", "D")
     floats(op, "classes", classes)
@@ -140,12 +138,14 @@ def concept_loss(pooled, classes, present, name, weight, scale, target="label", 
     candidates(op, classes, present, name, weight, scale, target)
 
 
-def local_loss(classes, patches, row, name, present, weight, *, temperature, scale, target="label", all_sum=None):
+def local_loss(
+    classes, patches, row, name, present, weight, *, temperature, scale, target="label", all_sum=None, lists=None
+):
     concept_pool(classes, patches, row, name, temperature)
     candidates("local_loss", classes, present, name, weight, scale, target)
 
 
-def clip_loss(images, texts, scale, first=0, all_sum=None, all_max=None, same=None):
+def clip_loss(images, texts, log_scale, first=0, all_sum=None, all_max=None, same=None):
     op = "clip_loss"
     shape(op, "images", images, "B", "D")
     floats(op, "images", images)
@@ -158,13 +158,22 @@ def clip_loss(images, texts, scale, first=0, all_sum=None, all_max=None, same=No
         raise ValueError(
             f"{op}: {len(texts)} texts from column {first} on; expected to end within the {len(images)} rows of images"
         )
-    positive(op, "scale", scale)
+    shape(op, "log_scale", log_scale)
     if same is not None:
         shape(op, "same", same, len(images))
         whole(op, "same", same)
 
 
-def used_units(tokens, index, projection):
+def unit_rows(vectors, index, dtype):
+    op = "unit_rows"
+    shape(op, "vectors", vectors, "n", "D")
+    floats(op, "vectors", vectors)
+    frozen(op, "vectors", vectors)
+    shape(op, "index", index, "U")
+    rows(op, "index", index, len(vectors), "vectors")
+
+
+def used_units(tokens, index, projection, uses=None):
     op = "used_units"
     shape(op, "projection", projection, "W", "D")
     floats(op, "projection", projection)

@@ -36,12 +36,14 @@ def quantise(vectors, mean, std):
     return codes.view(vectors.shape), scale.view(vectors.shape[:-1])
 
 
-def concept_pool(classes, patches, row, name, temperature):
+def concept_pool(classes, patches, row, name, temperature, lists=None):
     """As reference.concept_pool."""
     return _ConceptPool.apply(classes, patches, row, name, temperature)
 
 
-def local_loss(classes, patches, row, name, present, weight, *, temperature, scale, target="label", all_sum=identity):
+def local_loss(
+    classes, patches, row, name, present, weight, *, temperature, scale, target="label", all_sum=identity, lists=None
+):
     """As reference.local_loss."""
     pooled = concept_pool(classes, patches, row, name, temperature)
     return concept_loss(pooled, classes, present, name, weight, scale, target, all_sum)

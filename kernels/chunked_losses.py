@@ -23,9 +23,9 @@ def concept_loss(pooled, classes, present, name, weight, scale, target="label", 
     return _ConceptLoss.apply(pooled, classes, scale, present, name, weight / total, target == "argmax")
 
 
-def clip_loss(images, texts, scale, first=0, all_sum=identity, all_max=identity, same=None):
+def clip_loss(images, texts, log_scale, first=0, all_sum=identity, all_max=identity, same=None):
     """As reference.clip_loss."""
-    return _ClipLoss.apply(images, texts, scale, first, same, all_sum, all_max)
+    return _ClipLoss.apply(images, texts, log_scale, first, same, all_sum, all_max)
 
 
 class _ConceptLoss(Function):
@@ -70,11 +70,11 @@ class _ConceptLoss(Function):
 
 class _ClipLoss(Function):
     @staticmethod
-    def forward(ctx, images, texts, scale, first, same, all_sum, all_max):
+    def forward(ctx, images, texts, log_scale, first, same, all_sum, all_max):
         wide = working(texts)
         B, b = len(images), len(texts)
         own = slice(first, first + b)
-        sharpness = torch.as_tensor(scale, dtype=wide, device=texts.device)
+        sharpness = log_scale.to(wide).exp()
         matched = torch.zeros(B, dtype=wide, device=texts.device)  # of the pairs; of other ranks' by the sum below
         matched[own] = (images[own].to(wide) * texts.to(wide)).sum(1) * sharpness
         text_top, text_sum = torch.empty(2, b, dtype=wide, device=texts.device)
@@ -118,7 +118,7 @@ class _ClipLoss(Function):
                 for_scale = for_scale + total(logits.sub_(matched).mul_(turned))
             slope.add_(turned).diagonal(first + part.start).copy_(-wrong[part])
             for_texts[part] = torch.mm(slope, table).mul_(sharpness)
-        return None, for_texts, (for_scale / sharpness.double()).to(wide) if learns else None, *[None] * 4
+        return None, for_texts, for_scale.to(wide) if learns else None, *[None] * 4
 
 
 def with_own(top, total, matched):

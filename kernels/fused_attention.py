@@ -25,7 +25,7 @@ import triton
 import triton.language as tl
 
 from fastzss.kernels.configs import SHARED, AotCase, Budget, short
-from fastzss.kernels.fused_clip import LOW, arithmetic
+from fastzss.kernels.products import LOW, arithmetic
 
 
 @triton.jit

@@ -6,61 +6,40 @@ With logits S_ij = scale <image_i, text_j>, sums over j != own text of i, and su
     loss  = sum_pairs softplus(row - m) + softplus(column - m), over 2 B
 
 which is the mean of the two cross-entropies, written so that neither a loss near zero nor its gradient cancels.  One
-pass over the tiles of S yields both sums as partials [tiles, B], added in a fixed order.  Ranks exchange one number a
-row.  The backward pass forms, for some texts at a time,
+pass over the tiles of S yields both sums as partials [tiles, B], added in a fixed order.  Ranks exchange three numbers
+a row going forward, and none going back: the loss is the sum of their shares, so the gradient of all shares is one
+number g.  The backward pass forms, for some texts at a time,
 
-    G_ij = g_row_i exp(S_ij - row_i) + g_column_j exp(S_ij - column_j)      G_pair = g_m
+    G_ij = exp(S_ij) / (exp(row_i) + exp(m_i)) + exp(S_ij) / (exp(column_j) + exp(m_j))
+    G_pair = - sigmoid(row - m) - sigmoid(column - m)
 
-as a tile of the compute dtype, and leaves G images to a matrix product.  With `same`, other pairs of the same image are
-left out of all sums.
+times g scale / 2 B as a tile of the compute dtype, and leaves G images to a matrix product.  With `same`, other pairs
+of the same image are left out of all sums.
 
 Sizes: B images of the whole batch, b texts of this rank, D channels.
 """
 
-import os
-
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
 
 from fastzss.kernels import chunked_losses
-from fastzss.kernels.configs import SHARED, AotCase, Budget, arch_of, options, short
+from fastzss.kernels.configs import AotCase, Budget
+from fastzss.kernels.products import (
+    LOW,
+    compute_dtype,
+    dots,
+    grouped,
+    launch_options,
+    precise,
+    product_cases,
+    softplus,
+    summed,
+)
 from fastzss.kernels.reference import identity
 
-LOW = -1e30  # the logarithm of an empty sum: finite, so that differences of two of them are no NaN
-CHUNK_BYTES = 64 << 20  # of one backward tile [texts, images]
-
-
-@triton.jit
-def dots(
-    a, b, i, j, A, B,
-    D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, COMPUTE: tl.constexpr,
-    PRECISION: tl.constexpr,
-):  # fmt: skip
-    """[BM, BN] float32: products of rows i of a [A, D] and rows j of b [B, D]; beyond the end the last row again."""
-    d = tl.arange(0, BD)
-    at_a = a + tl.minimum(i, A - 1).to(tl.int64)[:, None] * D + d[None, :]
-    at_b = b + tl.minimum(j, B - 1).to(tl.int64)[None, :] * D + d[:, None]
-    total = tl.zeros([BM, BN], tl.float32)
-    for done in range(0, D, BD):
-        if D % BD == 0:
-            left = tl.load(at_a + done)
-            right = tl.load(at_b + done)
-        else:
-            left = tl.load(at_a + done, mask=d[None, :] < D - done, other=0.0)
-            right = tl.load(at_b + done, mask=d[:, None] < D - done, other=0.0)
-        total = tl.dot(left.to(COMPUTE), right.to(COMPUTE), total, input_precision=PRECISION)
-    return total
-
-
-@triton.jit
-def grouped(program, tiles_m, tiles_n, GROUP: tl.constexpr):
-    """Tile of a program: GROUP rows of tiles share the columns they read while those are in the L2 cache."""
-    width = GROUP * tiles_n
-    first = program // width * GROUP
-    rows = tl.minimum(tiles_m - first, GROUP)
-    return first + program % width % rows, program % width // rows
+HELD = 300_000_000  # bytes of a backward pass: its gradient, the short texts, and a tile [texts, images]
+PAIRS, JOINED = 1024, 64  # a program goes over so many pairs at a time; joins the tiles of so many
 
 
 @triton.jit(do_not_specialize=["first"])
@@ -92,16 +71,88 @@ def _forward(
     tl.store(column_sum + place, tl.sum(tl.exp(logit - top[None, :]), 0), mask=j < b)
 
 
+@triton.jit
+def joined(tops, sums, i, n, tiles, LOW: tl.constexpr):
+    """(top, sum) of the columns i of [tiles, n]: sums of exp(S - top) of many tiles, as one."""
+    top = tl.full(i.shape, LOW, tl.float32)
+    total = tl.zeros(i.shape, tl.float32)
+    place = i.to(tl.int64)
+    for _ in range(tiles):
+        one = tl.load(tops + place, mask=i < n, other=LOW)
+        more = tl.load(sums + place, mask=i < n, other=0.0)
+        higher = tl.maximum(top, one)
+        total = total * tl.exp(top - higher) + more * tl.exp(one - higher)
+        top = higher
+        place += n
+    return top, total
+
+
+@triton.jit(do_not_specialize=["first"])
+def _join(
+    row_tops, row_sums, column_tops, column_sums, matched, row_top, shared, column_top, column_sum, first, B, b,
+    rows, columns, BLOCK: tl.constexpr, LOW: tl.constexpr,
+):  # fmt: skip
+    """Of each image and each text one top and one sum; `shared` [2, B]: the images' sums, and their pairs' logits."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    if tl.program_id(1) == 0:
+        top, total = joined(row_tops, row_sums, i, B, columns, LOW)
+        tl.store(row_top + i, top, mask=i < B)
+        tl.store(shared + i, total, mask=i < B)
+        own = (i >= first) & (i < first + b)
+        tl.store(shared + B + i, tl.load(matched + (i - first), mask=own, other=0.0), mask=i < B)
+    else:
+        top, total = joined(column_tops, column_sums, i, b, rows, LOW)
+        tl.store(column_top + i, top, mask=i < b)
+        tl.store(column_sum + i, total, mask=i < b)
+
+
+@triton.jit
+def share(tops, shares, k, real, top, total, matched, FOLDED: tl.constexpr):
+    """Store x and y so that y exp(S - x) is the softmax of S among the others and the pair; FOLDED: x with a y of 1."""
+    whole = total + tl.exp(matched - top)
+    if FOLDED:
+        tl.store(tops + k, top + tl.log(whole), mask=real)
+    else:
+        tl.store(tops + k, top, mask=real)
+        tl.store(shares + k, 1 / whole, mask=real)
+
+
+@triton.jit(do_not_specialize=["first"])
+def _pairs(
+    row_top, shared, column_top, column_sum, row_x, row_y, column_x, column_y, g_pair, loss, first, B, b,
+    BLOCK: tl.constexpr, FOLDED: tl.constexpr,
+):  # fmt: skip
+    """The loss, and what the backward pass makes a softmax of."""
+    for start in range(0, B, BLOCK):
+        i = start + tl.arange(0, BLOCK)
+        real = i < B
+        top, sums = tl.load(row_top + i, mask=real, other=0.0), tl.load(shared + i, mask=real, other=1.0)
+        share(row_x, row_y, i, real, top, sums, tl.load(shared + B + i, mask=real, other=0.0), FOLDED)
+    total = tl.zeros([BLOCK], tl.float64)
+    for start in range(0, b, BLOCK):
+        j = start + tl.arange(0, BLOCK)
+        real = j < b
+        matched = tl.load(shared + B + first + j, mask=real, other=0.0)
+        top, sums = tl.load(column_top + j, mask=real, other=0.0), tl.load(column_sum + j, mask=real, other=1.0)
+        share(column_x, column_y, j, real, top, sums, matched, FOLDED)
+        by_text = tl.log(sums) + (top - matched)
+        sums = tl.load(shared + first + j, mask=real, other=1.0)
+        by_image = tl.log(sums) + (tl.load(row_top + first + j, mask=real, other=0.0) - matched)
+        tl.store(g_pair + j, -tl.sigmoid(by_image) - tl.sigmoid(by_text), mask=real)
+        total += tl.where(real, softplus(by_image).to(tl.float64) + softplus(by_text).to(tl.float64), 0.0)
+    tl.store(loss, (tl.sum(total, 0) / (2.0 * B)).to(tl.float32))
+
+
 @triton.jit(do_not_specialize=["first", "start", "stop"])
 def _backward(
-    images, texts, scale, same, row_top, column_top, g_row, g_column, g_pair, gradient, g_logit, stride,
+    images, texts, scale, same, row_x, row_y, column_x, column_y, g_pair, upstream, gradient, along, stride,
     first, start, stop, B, b,
     D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, GROUP: tl.constexpr,
     COMPUTE: tl.constexpr, PRECISION: tl.constexpr, LOW: tl.constexpr,
 ):  # fmt: skip
-    """G of the texts start..stop, [stop - start, B] in rows of `stride`, and per tile the sum of G S without the pairs.
+    """upstream scale / 2 B G of the texts start..stop, [stop - start, B] in rows of `stride`; without `upstream` G.
 
-    Without g_row and g_column, the tops bring the logarithms of these: registers are short in the large tiles.
+    `along`: of each tile the sum of G S.  The y may be left out: registers are short in large tiles.
     """
     tile_m, tile_n = grouped(tl.program_id(0), tl.cdiv(stop - start, BM), tl.cdiv(B, BN), GROUP)
     t = tile_m * BM + tl.arange(0, BM)
@@ -116,155 +167,106 @@ def _backward(
         image_i = tl.load(same + i, mask=i < B, other=-1)
         image_j = tl.load(same + own, mask=there, other=-2)
         others &= image_i[None, :] != image_j[:, None]
-    logit = tl.where(others, logit, LOW)
-    by_image = tl.exp(logit - tl.load(row_top + i, mask=i < B, other=0.0)[None, :])
-    by_text = tl.exp(logit - tl.load(column_top + j, mask=there, other=0.0)[:, None])
-    if g_row is None:
-        value = by_image + by_text
-    else:
-        value = by_image * tl.load(g_row + i, mask=i < B, other=0.0)[None, :]
-        value += by_text * tl.load(g_column + j, mask=there, other=0.0)[:, None]
-    tl.store(g_logit + tl.program_id(0), tl.sum(value * logit))
-    value = tl.where(pair, tl.load(g_pair + j, mask=there, other=0.0)[:, None], value)
+    other = tl.where(others, logit, LOW)
+    by_image = tl.exp(other - tl.load(row_x + i, mask=i < B, other=0.0)[None, :])
+    by_text = tl.exp(other - tl.load(column_x + j, mask=there, other=0.0)[:, None])
+    if row_y is not None:
+        by_image *= tl.load(row_y + i, mask=i < B, other=0.0)[None, :]
+        by_text *= tl.load(column_y + j, mask=there, other=0.0)[:, None]
+    value = tl.where(pair, tl.load(g_pair + j, mask=there, other=0.0)[:, None], by_image + by_text)
+    tl.store(along + tl.program_id(0), tl.sum(value * logit))
+    if upstream is not None:
+        value *= tl.load(upstream) * tl.load(scale) / (2.0 * B)
     place = t.to(tl.int64)[:, None] * stride + i[None, :]
     tl.store(gradient + place, value.to(gradient.dtype.element_ty), mask=there[:, None] & (i < B)[None, :])
 
 
-def compute_dtype(tensor):
-    """What a matrix product of this tensor is computed in: its dtype, or autocast's."""
-    device = tensor.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
+@triton.jit
+def _scale_gradient(along, upstream, out, tiles, B, BLOCK: tl.constexpr):
+    """Of the logarithm of the scale: the sum of all G S."""
+    tl.store(out, (summed(along, tiles, BLOCK) * tl.load(upstream) / (2.0 * B)).to(tl.float32))
 
 
-def precise(a, b):
-    """a @ b in float32, however short the numbers of a and b are."""
-    with torch.autocast(a.device.type, enabled=False):
-        if a.dtype == torch.float32:
-            return a @ b
-        return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else a.float() @ b.float()
-
-
-def gain_of(*gradients):
-    """1 / the largest of some gradients: times this they suit a half precision, whatever the loss was scaled with."""
-    largest = torch.stack([g.abs().amax() for g in gradients if g.numel()]).amax()
-    return torch.where(largest > 0, 1 / largest, 1.0).float()
-
-
-def defaults(arch, dtype, twins=False):
-    """Launch options where nothing was measured; `twins`: going forward with images that stand more than once."""
-    if dtype == torch.float32:
-        return dict(BM=64, BN=64, BD=32, GROUP=8, num_warps=4, num_stages=3)
-    if arch == 86:  # 99 KiB of shared memory
-        return dict(BM=128, BN=128, BD=64, GROUP=8, num_warps=8, num_stages=2)
-    # on sm_100 a thread holds half a row of the tile: 128 columns would spill
-    launch = dict(BM=128, BN=64 if arch == 100 else 128, BD=64, GROUP=8, num_warps=8, num_stages=4)
-    if arch == 100 and twins:
-        launch["maxnreg"] = 224  # the assembler would else aim at two programs at a time, and spill a little for it
-    return launch
-
-
-def arithmetic(dtype):
-    """COMPUTE and PRECISION of a kernel made of `dots`, for operands of a dtype."""
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    half = dtype.itemsize == 2 and not interpreted  # the interpreter is wrong on bfloat16
-    compute = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}[dtype] if half else tl.float32
-    exact = half or interpreted
-    precision = "ieee" if exact else "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
-    return dict(COMPUTE=compute, PRECISION=precision)
-
-
-def launch_options(op, device, D, size, dtype, twins=False):
-    """All constexprs and launch options of a kernel made of `dots`, for operands of a dtype."""
-    arch = arch_of(device)
-    return {**options(op, arch, D, size, dtype, defaults(arch, dtype, twins)), "D": D, **arithmetic(dtype)}
-
-
-class _Sums(torch.autograd.Function):
-    """(row_top [B], row_sum [B], column_top [b], column_sum [b], matched [b]) of this rank's texts.
-
-    A sum is that of exp(S - top).  The top is a number, without a gradient.
-    """
-
+class _ClipLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, images, texts, scale, first, same, chunk, forced):
-        (B, D), b, device = images.shape, len(texts), images.device
-        launch = {**launch_options("clip_forward", device, D, B, texts.dtype, same is not None), **forced}
+    def forward(ctx, images, texts, log_scale, first, all_sum, all_max, same, chunk, forced):
+        ctx.dtype, dtype = texts.dtype, compute_dtype(texts)
+        images, texts, scale = images.to(dtype).contiguous(), texts.to(dtype).contiguous(), log_scale.float().exp()
+        (B, D), b = images.shape, len(texts)
+        new = lambda *shape: torch.empty(shape, dtype=torch.float32, device=texts.device)  # noqa: E731
+        launch = {**launch_options("clip_forward", texts.device, D, B, dtype, same is not None), **forced}
         rows, columns = triton.cdiv(B, launch["BM"]), triton.cdiv(b, launch["BN"])
-        row_tops, fused_sums = torch.empty(2, columns, B, dtype=torch.float32, device=device)
-        column_tops, column_sums = torch.empty(2, rows, b, dtype=torch.float32, device=device)
-        matched = torch.empty(b, dtype=torch.float32, device=device)
-        _forward[(rows * columns,)](
-            images, texts, scale, same, row_tops, fused_sums, column_tops, column_sums, matched, first, B, b, LOW=LOW,
-            **launch,
+        partials, matched = (*new(2, columns, B), *new(2, rows, b)), new(b)
+        _forward[(rows * columns,)](images, texts, scale, same, *partials, matched, first, B, b, LOW=LOW, **launch)
+        own_top, shared, (column_top, column_sum) = new(B), new(2, B), new(2, b)
+        _join[(triton.cdiv(B, JOINED), 2)](
+            *partials, matched, own_top, shared, column_top, column_sum, first, B, b, rows, columns, JOINED, LOW,
+            num_warps=2,
         )  # fmt: skip
-        row_top, row_sum = joined(row_tops, fused_sums)
-        column_top, column_sum = joined(column_tops, column_sums)
-        ctx.save_for_backward(images, texts, scale, same, row_top, column_top, matched)
+        del partials
+        row_top = all_max(own_top)
+        if row_top is not own_top:  # other ranks have other tops
+            shared[0] *= (own_top - row_top).exp()
+        shared = all_sum(shared)
+        ctx.folded = dtype.itemsize == 2
+        softmax, g_pair, loss = (*new(2, B), *new(2, b)), new(b), new()
+        _pairs[(1,)](
+            row_top, shared, column_top, column_sum, *softmax, g_pair, loss, first, B, b, PAIRS, ctx.folded, num_warps=8
+        )
+        ctx.save_for_backward(images, texts, scale, same, *softmax, g_pair)
         ctx.first, ctx.chunk, ctx.forced = first, chunk, forced
-        ctx.mark_non_differentiable(row_top, column_top)
-        return row_top, row_sum, column_top, column_sum, matched
+        return loss
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, _row, g_row, _column, g_column, g_matched):
-        images, texts, scale, same, row_top, column_top, matched = ctx.saved_tensors
-        (B, D), b, device = images.shape, len(texts), images.device
-        launch = {**launch_options("clip_backward", device, D, B, texts.dtype), **ctx.forced}
-        stride = triton.cdiv(B, 16) * 16
-        chunk = ctx.chunk or max(launch["BM"], min(2048, CHUNK_BYTES // (stride * texts.itemsize)))
-        gain = gain_of(g_row, g_column, g_matched)
-        if texts.dtype.itemsize == 2:  # the sums' gradients have one sign, the pairs' the other
-            gain = torch.where(g_matched.sum() > 0, -gain, gain)
-            row_top, column_top = folded(row_top, g_row * gain), folded(column_top, g_column * gain)
-            g_row = g_column = None
-        else:
-            g_row, g_column = g_row * gain, g_column * gain
-        g_pair = g_matched * gain
-        tile = torch.empty(min(chunk, b), stride, dtype=texts.dtype, device=device)
-        g_texts, g_logits = torch.empty_like(texts), [g_pair * matched]
+    def backward(ctx, upstream):
+        images, texts, scale, same, *softmax, g_pair = ctx.saved_tensors
+        if ctx.folded:
+            softmax[1] = softmax[3] = None
+        (B, D), b, dtype, device = images.shape, len(texts), texts.dtype, texts.device
+        launch = {**launch_options("clip_backward", device, D, B, dtype), **ctx.forced}
+        BM, stride = launch["BM"], triton.cdiv(B, 16) * 16
+        chunk = ctx.chunk or texts_at_once(b, D, stride * dtype.itemsize, BM)
+        tile = torch.empty(min(chunk, b), stride, dtype=dtype, device=device)
+        g_texts = torch.empty(b, D, dtype=torch.float32, device=device)
+        across = triton.cdiv(B, launch["BN"])
+        along = torch.empty(triton.cdiv(b, BM) * across, dtype=torch.float32, device=device)
+        small = dtype == torch.float16  # where a gradient of 1e-6 would vanish: there it is scaled afterwards
         for start in range(0, b, chunk):
             stop = min(start + chunk, b)
-            programs = triton.cdiv(stop - start, launch["BM"]) * triton.cdiv(B, launch["BN"])
-            g_logits.append(torch.empty(programs, dtype=torch.float32, device=device))
-            _backward[(programs,)](
-                images, texts, scale, same, row_top, column_top, g_row, g_column, g_pair, tile, g_logits[-1], stride,
-                ctx.first, start, stop, B, b, LOW=LOW, **launch,
+            _backward[(triton.cdiv(stop - start, BM) * across,)](
+                images, texts, scale, same, *softmax, g_pair, None if small else upstream, tile,
+                along[start // BM * across :], stride, ctx.first, start, stop, B, b, LOW=LOW, **launch,
             )  # fmt: skip
-            g_texts[start:stop] = precise(tile[: stop - start, :B], images) * (scale / gain)
-        g_scale = (torch.cat(g_logits).sum(dtype=torch.float64) / (gain * scale)).reshape(scale.shape).float()
-        return None, g_texts, g_scale, None, None, None, None
+            precise(tile[: stop - start, :B], images, g_texts[start:stop])
+        if small:
+            g_texts *= upstream * scale / (2 * B)
+        g_scale = None
+        if ctx.needs_input_grad[2]:
+            g_scale = torch.empty_like(scale)
+            _scale_gradient[(1,)](along, upstream, g_scale, len(along), B, PAIRS, num_warps=8)
+        return None, g_texts.to(ctx.dtype), g_scale, *[None] * 6
 
 
-def joined(tops, sums):
-    """Sums of exp(S - top) of many tiles, [tiles, *], as one."""
-    top = tops.amax(0)
-    return top, (sums * (tops - top).exp_()).sum(0)
+def texts_at_once(b, D, size, BM):
+    """How many texts, of `size` bytes a row of the tile, a part of the backward pass has: equal parts, few of them."""
+    most = max(1, (HELD - 6 * b * D) // (size * BM)) * BM
+    return triton.cdiv(triton.cdiv(b, triton.cdiv(b, most)), BM) * BM
 
 
-def folded(top, gradient):
-    """t so that exp(S - t) = gradient exp(S - top)."""
-    return top - gradient.clamp_min(0).log()
-
-
-def clip_loss(images, texts, scale, first=0, all_sum=identity, all_max=identity, same=None, *, chunk=None, **forced):
+def clip_loss(
+    images, texts, log_scale, first=0, all_sum=identity, all_max=identity, same=None, *, chunk=None, **forced
+):
     """reference.clip_loss on a GPU: float32.
 
-    `chunk` (texts of one backward tile) and launch options (BM=, BN=, num_warps=, ...) are for tests and tuning.
+    `chunk` (texts of one backward tile, a multiple of BM) and launch options (BM=, BN=, num_warps=, ...) are for tests
+    and tuning.
     """
-    dtype = compute_dtype(texts)
-    if dtype == torch.float64:
-        return chunked_losses.clip_loss(images.to(dtype), texts, scale, first, all_sum, all_max, same)
-    scale = scale.float() if torch.is_tensor(scale) else torch.full((), scale, device=texts.device)
-    images, texts = images.to(dtype).contiguous(), texts.to(dtype).contiguous()
+    if (dtype := compute_dtype(texts)) == torch.float64:
+        return chunked_losses.clip_loss(images.to(dtype), texts, log_scale, first, all_sum, all_max, same)
     if same is not None:  # any 64-bit numbers, as numbers below B: where each stands first in their sorted list
         same = torch.searchsorted(same.sort().values, same).int()
-    own_top, row_sum, column_top, column_sum, matched = _Sums.apply(images, texts, scale, first, same, chunk, forced)
-    top = all_max(own_top)
-    own = slice(first, first + len(texts))
-    row_sum = all_sum(row_sum * (own_top - top).exp())[own]
-    by_image = F.softplus(row_sum.log() + (top[own] - matched))
-    by_text = F.softplus(column_sum.log() + (column_top - matched))
-    return ((by_image + by_text).sum(dtype=torch.float64) / (2 * len(images))).float()
+    return _ClipLoss.apply(images, texts, log_scale, first, all_sum, all_max, same, chunk, forced)
 
 
 def aot_cases():
@@ -274,26 +276,16 @@ def aot_cases():
             for same, constants in (("alone", {"same": None}), ("same", {})):
                 yield from product_cases(f"clip_forward-{same}", _forward, dtype, D, constants)
                 if dtype.itemsize == 2:
-                    constants = constants | {"g_row": None, "g_column": None}
+                    constants = constants | {"row_y": None, "column_y": None}
                 yield from product_cases(f"clip_backward-{same}", _backward, dtype, D, constants)
-
-
-def product_cases(op, kernel, dtype, D, constants):
-    """AotCases of a kernel made of `dots`: its pointers are float32, int32, ... or of the operands' dtype, by name."""
-    half = dtype.itemsize == 2
-    operands = {"images", "texts", "gradient", "rows", "classes"}
-    indices = {"same": "*i32", "label": "*i64", "present": "*i1", "stride": "i64"}
-    integers = dict.fromkeys(("first", "start", "stop", "B", "b", "R", "K"), "i32")
-    types = dict.fromkeys(kernel.arg_names, "*fp32") | dict.fromkeys(operands, f"*{short(dtype)}") | indices | integers
-    compute = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}[dtype] if half else tl.float32
-    constants = dict(D=D, COMPUTE=compute, PRECISION="ieee" if half else "tf32x3", LOW=LOW, **constants)
-    for arch, product in ((80, "HMMA"), (90, "HGMMA"), (100, "UTCHMMA")):
-        launch = defaults(arch, dtype, op == "clip_forward-same")
-        yield AotCase(
-            f"{op}-{short(dtype)}-D{D}",
-            kernel,
-            {k: t for k, t in types.items() if k in kernel.arg_names},
-            {k: v for k, v in (constants | launch).items() if k in kernel.arg_names},
-            {k: v for k, v in launch.items() if k in ("num_warps", "num_stages", "maxnreg")},
-            {arch: Budget(255, SHARED[arch], (product,))},
-        )
+    integers = dict.fromkeys(("first", "B", "b", "rows", "columns", "tiles"), "i32")
+    for name, kernel, constants, warps in (
+        ("clip_join", _join, {"BLOCK": JOINED, "LOW": LOW}, 2),
+        ("clip_pairs-folded", _pairs, {"BLOCK": PAIRS, "FOLDED": True}, 8),
+        ("clip_pairs", _pairs, {"BLOCK": PAIRS, "FOLDED": False}, 8),
+        ("clip_scale", _scale_gradient, {"BLOCK": PAIRS}, 8),
+    ):
+        types = dict.fromkeys(kernel.arg_names, "*fp32") | integers
+        types = {k: t for k, t in types.items() if k in kernel.arg_names}
+        budgets = dict.fromkeys((80, 90, 100), Budget(128, 16 * 1024))
+        yield AotCase(name, kernel, types, constants, {"num_warps": warps}, budgets)

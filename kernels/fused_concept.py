@@ -8,21 +8,30 @@ With logits z_mk = <row_m, class_k>, row_m = scale unit(pooled_m), a target y, a
 which is the cross-entropy, written so that neither a loss near zero nor its gradient cancels: with one present class
 both are exactly 0.  The backward pass forms, for some rows at a time, the gradient of the logits
 
-    G_mk = g_others_m exp(z_mk - others_m)      G_my = - g_others_m
+    G_mk = weight_m exp(z_mk) / (exp(others_m) + exp(own_m))      G_my = - weight_m sigmoid(others_m - own_m)
 
-in the compute dtype, and leaves G classes and G^T rows to matrix products.
+times g / sum_m weight_m in the compute dtype, and leaves G classes and G^T rows to matrix products.
 
 Sizes: R rows (mentions), K classes, D channels.
 """
 
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
 
 from fastzss.kernels import chunked_losses
-from fastzss.kernels.fused_clip import LOW, compute_dtype, dots, gain_of, launch_options, precise, product_cases
-from fastzss.kernels.fused_used import unit
+from fastzss.kernels.configs import AotCase, Budget
+from fastzss.kernels.fused_used import unit_backward, unit_forward
+from fastzss.kernels.products import (
+    LOW,
+    compute_dtype,
+    dots,
+    launch_options,
+    precise,
+    product_cases,
+    softplus,
+    summed,
+)
 from fastzss.kernels.reference import identity
 
 CHUNK_BYTES = 64 << 20  # of one backward tile [rows, classes]
@@ -30,11 +39,11 @@ CHUNK_BYTES = 64 << 20  # of one backward tile [rows, classes]
 
 @triton.jit
 def _forward(
-    rows, classes, present, label, own, top_others, sum_others, R, K,
+    rows, classes, present, weight, label, loss, tops, slopes, wrong, R, K,
     D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, COMPUTE: tl.constexpr,
     PRECISION: tl.constexpr, LOW: tl.constexpr, ARGMAX: tl.constexpr,
 ):  # fmt: skip
-    """Of each row its own logit, and of the others a top and the sum of exp(z - top).
+    """Of each row its loss, and of its gradient: slope exp(z - top) at the others, - wrong at the target.
 
     With ARGMAX the target is the largest logit, the first of equal ones; it is written to `label`.
     """
@@ -69,18 +78,28 @@ def _forward(
     if ARGMAX:
         tl.store(label + r, best.to(tl.int64), mask=r < R)
         match = top
-    tl.store(own + r, match, mask=r < R)
-    tl.store(top_others + r, top, mask=r < R)
-    tl.store(sum_others + r, total, mask=r < R)
+    w = tl.load(weight + r, mask=r < R, other=0.0)
+    slope = w / (total + tl.exp(match - top))
+    tl.store(loss + r, w * softplus(tl.log(total) + (top - match)), mask=r < R)
+    tl.store(tops + r, top, mask=r < R)
+    tl.store(slopes + r, slope, mask=r < R)
+    tl.store(wrong + r, slope * total, mask=r < R)
+
+
+@triton.jit
+def _mean(losses, total, out, R, BLOCK: tl.constexpr):
+    """Sum of the losses over `total`; zero where that is."""
+    whole = tl.load(total)
+    tl.store(out, (summed(losses, R, BLOCK) / tl.where(whole > 0, whole, 1.0)).to(tl.float32))
 
 
 @triton.jit(do_not_specialize=["start", "stop"])
 def _backward(
-    rows, classes, present, label, top, g_own, g_sum, gain, gradient, stride, start, stop, R, K,
+    rows, classes, present, label, tops, slopes, wrong, upstream, total, gradient, stride, start, stop, R, K,
     D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, COMPUTE: tl.constexpr,
     PRECISION: tl.constexpr, LOW: tl.constexpr,
 ):  # fmt: skip
-    """gain G of the rows start..stop: [stop - start, K] in rows of `stride`."""
+    """upstream / total G of the rows start..stop, in rows of `stride`; without an `upstream` of 1."""
     place = tl.program_id(0) * BM + tl.arange(0, BM)
     r = start + place
     k = tl.program_id(1) * BN + tl.arange(0, BN)
@@ -89,58 +108,79 @@ def _backward(
     candidate = (tl.load(present + k, mask=k < K, other=0) != 0)[None, :]
     target = k[None, :] == tl.load(label + r, mask=there, other=-1).to(tl.int32)[:, None]
     candidate &= ~target
-    factor = tl.load(gain)
-    g_m = tl.load(g_sum + r, mask=there, other=0.0) * factor
-    g_y = tl.load(g_own + r, mask=there, other=0.0) * factor
-    logit = tl.where(candidate, logit, LOW) - tl.load(top + r, mask=there, other=0.0)[:, None]
-    value = tl.where(candidate, g_m[:, None] * tl.exp(logit), 0.0) + tl.where(target, g_y[:, None], 0.0)
+    factor = tl.load(total)
+    factor = 1 / tl.where(factor > 0, factor, 1.0)
+    if upstream is not None:
+        factor *= tl.load(upstream)
+    slope = tl.load(slopes + r, mask=there, other=0.0) * factor
+    g_y = -tl.load(wrong + r, mask=there, other=0.0) * factor
+    logit = tl.where(candidate, logit, LOW) - tl.load(tops + r, mask=there, other=0.0)[:, None]
+    value = tl.where(candidate, slope[:, None] * tl.exp(logit), 0.0) + tl.where(target, g_y[:, None], 0.0)
     at = gradient + place.to(tl.int64)[:, None] * stride + k[None, :]
     tl.store(at, value.to(gradient.dtype.element_ty), mask=there[:, None] & (k < K)[None, :])
 
 
-class _CrossEntropy(torch.autograd.Function):
-    """(own [R], top [R], sum [R], label [R]) of the rows: the others' logarithm is log(sum) + top."""
+def cross_entropy(rows, classes, present, name, weight, total, argmax, forced=None):
+    """(loss, what `slopes` needs of each row): rows [R, D] and classes [K, D] are of the compute dtype."""
+    (R, D), K = rows.shape, len(classes)
+    launch = launch_options("concept_forward", rows.device, D, R, rows.dtype) | (forced or {})
+    launch.pop("GROUP")
+    losses, *parts = torch.empty(4, R, dtype=torch.float32, device=rows.device)
+    label = torch.empty_like(name) if argmax else name
+    _forward[(triton.cdiv(R, launch["BM"]),)](
+        rows, classes, present, weight, label, losses, *parts, R, K, LOW=LOW, ARGMAX=argmax, **launch
+    )
+    loss = torch.empty((), dtype=torch.float32, device=rows.device)
+    _mean[(1,)](losses, total, loss, R, BLOCK=1024, num_warps=8)
+    return loss, (label, *parts)
 
+
+def slopes(upstream, rows, classes, present, weight, total, parts, chunk=None, forced=None):
+    """Gradients of rows and classes, float32."""
+    (R, D), K, dtype, device = rows.shape, len(classes), rows.dtype, rows.device
+    launch = launch_options("concept_backward", device, D, R, dtype) | (forced or {})
+    launch.pop("GROUP")
+    stride = triton.cdiv(K, 16) * 16
+    chunk = chunk or max(launch["BM"], CHUNK_BYTES // (stride * dtype.itemsize))
+    small = dtype == torch.float16  # where a gradient of 1e-6 would vanish: there it is scaled afterwards
+    divisor = weight.amax() if small else total
+    tile = torch.empty(min(chunk, R), stride, dtype=dtype, device=device)
+    g_rows, g_classes = (torch.empty(t.shape, dtype=torch.float32, device=device) for t in (rows, classes))
+    for start in range(0, R, chunk):
+        stop = min(start + chunk, R)
+        _backward[(triton.cdiv(stop - start, launch["BM"]), triton.cdiv(K, launch["BN"]))](
+            rows, classes, present, *parts, None if small else upstream, divisor, tile, stride,
+            start, stop, R, K, LOW=LOW, **launch,
+        )  # fmt: skip
+        part = tile[: stop - start, :K]
+        precise(part, classes, g_rows[start:stop])
+        if start == 0:
+            precise(part.T, rows[:stop], g_classes)
+        else:
+            g_classes += precise(part.T, rows[start:stop])
+    if small:
+        factor = upstream * divisor / torch.where(total > 0, total, 1.0)
+        g_rows, g_classes = g_rows.mul_(factor), g_classes.mul_(factor)
+    return g_rows, g_classes
+
+
+class _ConceptLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, rows, classes, present, label, argmax, chunk, forced):
-        (R, D), K, device = rows.shape, len(classes), rows.device
-        launch = {**launch_options("concept_forward", device, D, R, rows.dtype), **forced}
-        launch.pop("GROUP")
-        own = torch.empty(R, dtype=torch.float32, device=device)
-        top, total = torch.empty_like(own), torch.empty_like(own)
-        label = torch.empty_like(label) if argmax else label
-        _forward[(triton.cdiv(R, launch["BM"]),)](
-            rows, classes, present, label, own, top, total, R, K, LOW=LOW, ARGMAX=argmax, **launch
-        )
-        ctx.save_for_backward(rows, classes, present, label, top)
-        ctx.chunk, ctx.forced = chunk, forced
-        ctx.mark_non_differentiable(top, label)
-        return own, top, total, label
+    def forward(ctx, pooled, classes, scale, present, name, weight, total, argmax, chunk, forced):
+        ctx.dtype, dtype = classes.dtype, compute_dtype(classes)
+        rows, length = unit_forward(pooled, scale, dtype)
+        classes = classes.to(dtype).contiguous()
+        loss, parts = cross_entropy(rows, classes, present, name, weight, total, argmax, forced)
+        ctx.save_for_backward(pooled, length, rows, classes, present, weight, total, *parts)
+        ctx.scale, ctx.chunk, ctx.forced = scale, chunk, forced
+        return loss
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, g_own, _top, g_sum, _label):
-        rows, classes, present, label, top = ctx.saved_tensors
-        (R, D), K, device = rows.shape, len(classes), rows.device
-        launch = {**launch_options("concept_backward", device, D, R, rows.dtype), **ctx.forced}
-        launch.pop("GROUP")
-        stride = triton.cdiv(K, 16) * 16
-        chunk = ctx.chunk or max(launch["BM"], CHUNK_BYTES // (stride * rows.itemsize))
-        gain = gain_of(g_own, g_sum)
-        tile = torch.empty(min(chunk, R), stride, dtype=rows.dtype, device=device)
-        g_rows = torch.empty_like(rows)
-        g_classes = torch.zeros(K, D, dtype=torch.float32, device=device)
-        for start in range(0, R, chunk):
-            stop = min(start + chunk, R)
-            grid = (triton.cdiv(stop - start, launch["BM"]), triton.cdiv(K, launch["BN"]))
-            _backward[grid](
-                rows, classes, present, label, top, g_own.contiguous(), g_sum.contiguous(), gain, tile, stride,
-                start, stop, R, K, LOW=LOW, **launch,
-            )  # fmt: skip
-            part = tile[: stop - start, :K]
-            g_rows[start:stop] = precise(part, classes) / gain
-            g_classes += precise(part.T, rows[start:stop])
-        return g_rows, (g_classes / gain).to(classes.dtype), *[None] * 5
+    def backward(ctx, upstream):
+        pooled, length, rows, classes, present, weight, total, *parts = ctx.saved_tensors
+        g_rows, g_classes = slopes(upstream, rows, classes, present, weight, total, parts, ctx.chunk, ctx.forced)
+        return unit_backward(pooled, length, g_rows, ctx.scale), g_classes.to(ctx.dtype), *[None] * 8
 
 
 def concept_loss(
@@ -155,22 +195,16 @@ def concept_loss(
     dtype = compute_dtype(classes)
     if dtype == torch.float64:
         return chunked_losses.concept_loss(pooled.to(dtype), classes, present, name, weight, scale, target, all_sum)
-    weight = weight.float()
+    weight = weight.float().contiguous()
     total = all_sum(weight.sum().detach())
     if len(name) == 0:  # nothing to learn here, yet the graph stays whole on every rank
         return 0.0 * (classes.float().sum() + pooled.float().sum())
-    if torch.is_tensor(scale):
-        rows = (unit(pooled, dtype=torch.float32) * scale.float()).to(dtype)
-    else:
-        rows = unit(pooled, scale, dtype)  # the scale comes in before the rounding
-    own, top, total_others, _ = _CrossEntropy.apply(
-        rows.contiguous(), classes.to(dtype).contiguous(), present.contiguous(), name.long().contiguous(),
+    if torch.is_tensor(scale):  # one that may learn: the same logits
+        classes, scale = classes.float() * scale.float(), 1.0
+    return _ConceptLoss.apply(
+        pooled, classes, float(scale), present.contiguous(), name.long().contiguous(), weight, total,
         target == "argmax", chunk, forced,
     )  # fmt: skip
-    some = total_others > 0  # the one class present, or the largest by far, has no others
-    others = torch.where(some, torch.where(some, total_others, 1.0).log() + (top - own), LOW)
-    losses = F.softplus(others) * weight
-    return (losses.sum(dtype=torch.float64) / torch.where(total > 0, total, 1.0)).float()
 
 
 def aot_cases():
@@ -181,3 +215,6 @@ def aot_cases():
                 constants = {"ARGMAX": target == "argmax"}
                 yield from product_cases(f"concept_forward-{target}", _forward, dtype, D, constants)
             yield from product_cases("concept_backward", _backward, dtype, D, {})
+    types = dict.fromkeys(("losses", "total", "out"), "*fp32") | {"R": "i32"}
+    budgets = dict.fromkeys((80, 90, 100), Budget(128, 16 * 1024))
+    yield AotCase("concept_mean", _mean, types, {"BLOCK": 1024}, {"num_warps": 8}, budgets)

@@ -15,7 +15,7 @@ import triton.language as tl
 
 from fastzss.kernels.configs import AotCase, Budget, short
 from fastzss.kernels.fused_block import empty_sums, norm_of, norm_tiles, residual_norm_gradients
-from fastzss.kernels.fused_clip import compute_dtype
+from fastzss.kernels.products import compute_dtype
 
 
 @triton.jit

@@ -19,7 +19,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from fastzss.kernels.configs import SHARED, AotCase, Budget, arch_of, options, short
-from fastzss.kernels.fused_clip import LOW, arithmetic
+from fastzss.kernels.products import LOW, arithmetic
 
 
 @triton.jit

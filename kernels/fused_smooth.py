@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from fastzss.kernels.configs import SHARED, AotCase, Budget, arch_of, options, short
-from fastzss.kernels.fused_clip import LOW, arithmetic, dots
+from fastzss.kernels.products import LOW, arithmetic, dots
 
 LOG2E = 1.4426950408889634
 

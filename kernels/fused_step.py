@@ -15,7 +15,7 @@ own gradient, scale sum_m (p - onehot)_m u_m, is a matrix product over the whole
 writes u and z.
 
 Every program reads all the class vectors from the L2 cache, so this pays only where they are few against the patches of
-an image.  concept_pool and concept_loss are the default; FASTZSS_FUSED_STEP=1 chooses this kernel.
+an image.  The kernels of fused_local.py are the default; FASTZSS_FUSED_STEP=1 chooses this one.
 
 Sizes: as in fused_pool.py.
 """
@@ -29,8 +29,12 @@ import triton.language as tl
 
 from fastzss.kernels import chunked
 from fastzss.kernels.configs import AotCase, Budget
-from fastzss.kernels.fused_pool import concept_pool, sum_by_class
-from fastzss.kernels.patch_tiles import MENTIONS, STORAGES, arguments, fits, groups, launch_options, pool_case
+from fastzss.kernels.fused_concept import concept_loss
+from fastzss.kernels.fused_local import LocalLoss
+from fastzss.kernels.fused_pool import Walk, concept_pool
+from fastzss.kernels.fused_sums import sum_rows
+from fastzss.kernels.lists import MENTIONS, mention_lists
+from fastzss.kernels.patch_tiles import STORAGES, arguments, fits, launch_options, pool_case
 from fastzss.kernels.patch_walk import (
     attend,
     channel_row,
@@ -180,42 +184,36 @@ class _Step(torch.autograd.Function):
     """Sum of weighted losses; the gradient is made on the way forward and only scaled on the way back."""
 
     @staticmethod
-    def forward(ctx, classes, tokens, scale, mean, std, row, name, present, weight, knobs):
-        temperature, logit_scale, target, group, forced = knobs
-        M, (K, D), N, device = len(row), classes.shape, tokens.shape[1], classes.device
-        if M == 0:
-            ctx.save_for_backward(torch.zeros_like(classes))
-            return torch.zeros((), dtype=torch.float32, device=device)
-        name, row, weight = name.long().contiguous(), row.long().contiguous(), weight.float().contiguous()
-        order, first = groups(row, group)
+    def forward(ctx, classes, row, name, present, weight, walk, argmax):
+        patches, temperature, lists, forced, logit_scale = walk
+        M, (K, D), N, device = len(row), classes.shape, patches.tokens.shape[1], classes.device
         new = lambda *shape, dtype=torch.float32: torch.empty(shape, dtype=dtype, device=device)  # noqa: E731
         scores, units, gradient, logits = new(M, N), new(M, D), new(M, D), new(M, K)
         (behind, excesses, missed, tops), chosen = new(4, M), new(M, dtype=torch.long)
-        launch = launch_options("step", tokens, forced)
-        held, strides = arguments((tokens, scale, mean, std), launch)
+        launch = launch_options("step", patches.tokens, forced)
+        held, strides = arguments(patches, launch)
         classes = classes.contiguous()
         candidates = classes.to(torch.float16 if launch["COMPUTE"] == tl.float16 else torch.float32)
         base = math.log2(math.e)
         _step[(M,)](
-            *held, classes, candidates, present.contiguous(), name, row, order, first, scores, units, logits,
+            *held, classes, candidates, present, name, row, *lists.image, scores, units, logits,
             behind, excesses, missed, tops, chosen, gradient,
             *strides, base / temperature, base * logit_scale, 1 / temperature, K,
-            N, D, ARGMAX=target == "argmax", **launch,
+            N, D, ARGMAX=argmax, **launch,
         )  # fmt: skip
         loss = ((logit_scale * behind + excesses.log1p()) * weight).sum()
         if ctx.needs_input_grad[0]:
             _slopes[(M, triton.cdiv(K, 1024))](
                 logits, tops, excesses, missed, chosen, weight, base * logit_scale, K, BK=1024, num_warps=4
             )
-            total = logits.T @ units
-            total += sum_by_class(gradient * weight.unsqueeze(1), name, K)
+            total = sum_rows(gradient * weight.unsqueeze(1), lists.name, more=logits.T @ units)
             ctx.save_for_backward((total * logit_scale).to(classes.dtype))
         return loss
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream):
-        return ctx.saved_tensors[0] * upstream.to(ctx.saved_tensors[0].dtype), *[None] * 9
+        return ctx.saved_tensors[0] * upstream.to(ctx.saved_tensors[0].dtype), *[None] * 6
 
 
 def serves(storage, D):
@@ -225,7 +223,7 @@ def serves(storage, D):
 
 def local_loss(
     classes, patches, row, name, present, weight, *, temperature, scale, target="label", all_sum=identity,
-    fused=None, group=MENTIONS, **forced,
+    lists=None, fused=None, group=MENTIONS, **forced,
 ):  # fmt: skip
     """reference.local_loss on a GPU: in one kernel if `fused` (FASTZSS_FUSED_STEP=1 when left out), else in two.
 
@@ -237,16 +235,20 @@ def local_loss(
             classes, patches, row, name, present, weight,
             temperature=temperature, scale=scale, target=target, all_sum=all_sum,
         )  # fmt: skip
-    if not fused or not serves(patches.tokens.dtype, classes.shape[1]):
-        from fastzss.kernels.fused_concept import concept_loss
-
-        pooled = concept_pool(classes, patches, row, name, temperature, group=group, **forced)
-        return concept_loss(pooled, classes, present, name, weight, scale, target, all_sum)
-    total = all_sum(weight.float().sum().detach())
-    knobs = (float(temperature), float(scale), target, group, forced)
-    loss = _Step.apply(classes, *patches, row, name, present, weight, knobs)
-    # a batch without a mention has the loss zero, and waits for nobody to say so
-    return (loss / torch.where(total > 0, total, 1.0)).to(classes.dtype)
+    weight, present = weight.float().contiguous(), present.contiguous()
+    total = all_sum(weight.sum().detach())
+    if len(row) == 0:  # nothing to learn here, yet the graph stays whole on every rank
+        return 0.0 * classes.float().sum()
+    row, name = row.long().contiguous(), name.long().contiguous()
+    lists = lists or mention_lists(row, name, len(classes), group)
+    if torch.is_tensor(scale):  # one that may learn: the same logits
+        pooled = concept_pool(classes, patches, row, name, temperature, lists, **forced)
+        return concept_loss(pooled, classes, present, name, weight, scale, target, lambda _: total)
+    walk = Walk(patches, float(temperature), lists, forced, float(scale))
+    if fused and serves(patches.tokens.dtype, classes.shape[1]):
+        loss = _Step.apply(classes, row, name, present, weight, walk, target == "argmax")
+        return loss / torch.where(total > 0, total, 1.0)
+    return LocalLoss.apply(classes, row, name, present, weight, total, walk, target == "argmax")
 
 
 def aot_cases():

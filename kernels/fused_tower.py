@@ -23,7 +23,7 @@ from fastzss.kernels import reference_tower
 from fastzss.kernels.configs import arch_of
 from fastzss.kernels.fused_attention import attention, attention_gradient, fits
 from fastzss.kernels.fused_block import empty_sums, gelu, gelu_gradient, residual_norm, residual_norm_gradients
-from fastzss.kernels.fused_clip import compute_dtype, precise
+from fastzss.kernels.products import compute_dtype, precise
 from fastzss.kernels.reference_tower import BlockWeights
 
 MATRICES = "in_weight", "out_weight", "fc_weight", "proj_weight"

@@ -11,23 +11,9 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from fastzss.kernels.configs import SHARED, AotCase, Budget, arch_of, chunks, options, short
+from fastzss.kernels.lists import MENTIONS
 
-MENTIONS = 16  # of one program: the smallest side of a tensor-core product
 STORAGES = (torch.int8, torch.float16, torch.float32)
-
-
-def groups(row, size):
-    """(order, first): mentions by image, and where in that order the groups of at most `size` of one image begin.
-
-    Group g has the mentions order[first[g] : first[g + 1]]; there are as many groups as mentions, the last ones empty,
-    so that nothing here waits for the device.
-    """
-    order = row.argsort(stable=True)
-    ordered = row[order]
-    place = torch.arange(len(row), device=row.device)
-    begins = (place - torch.searchsorted(ordered, ordered)) % size == 0
-    count = torch.arange(1, len(row) + 2, device=row.device)
-    return order, torch.searchsorted(begins.cumsum(0), count)
 
 
 def describable(tokens, DC):
@@ -80,6 +66,8 @@ def defaults(op, arch, storage, D):
             launch["maxnreg"] = 128
         elif D <= 384:
             launch["num_warps"] = 4
+        elif op == "pool_backward" and D <= 768:
+            launch["maxnreg"] = 168
     elif 192 < D <= 384 and (storage == torch.int8 or op == "pool_backward"):
         launch["maxnreg"] = 255
     return launch
@@ -106,14 +94,14 @@ def fits(patches, device):
     return patches.tokens.dtype in STORAGES and D <= (1024 if small else 1536)
 
 
-def pool_case(op, kernel, storage, N, D, arch, **more):
+def pool_case(op, kernel, storage, N, D, arch, kind="", **more):
     """AotCase of a kernel that reads patches."""
     launch = {**options(op, arch, D, N, storage, defaults(op, arch, storage, D)), **more}
     half = storage.itemsize <= 2
     types = dict.fromkeys(("image_stride", "patch_stride", "scale_stride"), "i64")
     types |= dict.fromkeys(("name", "row", "order", "first", "chosen"), "*i64") | {"present": "*i1", "K": "i32"}
     types["candidates"] = "*fp16" if half else "*fp32"
-    types |= dict.fromkeys(("sharpness", "inverse_temperature", "logit_scale"), "fp32")
+    types |= dict.fromkeys(("sharpness", "inverse_temperature", "logit_scale", "length"), "fp32")
     types = dict.fromkeys(kernel.arg_names, "*fp32") | types | {"tokens": f"*{short(storage)}", "scale": "*fp16"}
     if launch["TMA"]:
         types["tokens"] = f"tensordesc<{short(storage)}[1,{launch['BN']},{launch['DC']}]>"
@@ -121,7 +109,7 @@ def pool_case(op, kernel, storage, N, D, arch, **more):
     constants |= dict(COMPUTE=tl.float16 if half else tl.float32)
     if storage != torch.int8:
         constants |= dict(scale=None, mean=None, std=None)
-    name = f"{op}-{short(storage)}-N{N}-D{D}"
+    name = f"{op}{kind}-{short(storage)}-N{N}-D{D}"
     return AotCase(
         name,
         kernel,

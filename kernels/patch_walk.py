@@ -64,11 +64,11 @@ def query_chunk(classes, std, k, real, c: tl.constexpr, D: tl.constexpr, DC: tl.
 
 
 @triton.jit
-def gradient_chunk(upstream, std, m, real, c: tl.constexpr, D: tl.constexpr, DC: tl.constexpr):
-    """[BM, DC] float32: chunk c of std g."""
+def gradient_chunk(upstream, pooled, along, factor, m, real, c: tl.constexpr, D: tl.constexpr, DC: tl.constexpr):
+    """[BM, DC] float32: chunk c of g; with a `factor`, `upstream` is the gradient of factor times the unit vectors."""
     g = channel_rows(upstream, m, real, c, D, DC)
-    if std is not None:
-        g *= channel_row(std, c, D, DC)
+    if factor is not None:
+        g = (g - along[:, None] * channel_rows(pooled, m, real, c, D, DC)) * factor[:, None]
     return g
 
 

@@ -67,33 +67,39 @@ def quantise(vectors, mean, std):
     return codes.to(torch.int8), scale
 
 
-def used_units(tokens, index, projection):
+def unit_rows(vectors, index, dtype):
+    """[U, D] of a dtype: the rows `index` [U] of a frozen matrix, brought to length 1."""
+    return F.normalize(vectors[index].to(dtype), dim=-1)
+
+
+def used_units(tokens, index, projection, uses=None):
     """[U, D]: the token vectors `index` points at, projected and brought to length 1; the others are never projected.
 
     Args:
         tokens: [*, W] token vectors; their leading dimensions count as one.
         index: [U].
         projection: [W, D].
+        uses: Lists of the places in `index` that name each token, if somebody has made them.
     """
     return F.normalize(tokens.flatten(0, -2).index_select(0, index) @ projection, dim=-1)
 
 
-def class_vectors(units, token, offset, name, names, all_sum=identity):
-    """Token vectors -> [names, D] unit class vectors; a name without a mention has the zero vector.
+def class_vectors(units, offset, name, names, all_sum=identity, lists=None):
+    """Token vectors -> [names, D] unit class vectors; zero without a mention.
 
     Args:
-        units: [*, D] unit token vectors that `token` points into.
-        token: [T] rows of `units`; mention m owns token[offset[m] : offset[m + 1]].
+        units: [T, D] unit token vectors; mention m owns units[offset[m] : offset[m + 1]].
         offset: [M + 1].
         name: [M] row of the result that each mention adds to.
         names: number of rows of the result.
+        lists: class_lists of these, if somebody has made them.
     """
     owner = torch.repeat_interleave(torch.arange(len(name), device=name.device), offset.diff())
     sums = torch.zeros(names, units.shape[-1], dtype=units.dtype, device=units.device)
-    return F.normalize(all_sum(sums.index_add(0, name[owner], units.index_select(0, token[: offset[-1]]))), dim=-1)
+    return F.normalize(all_sum(sums.index_add(0, name[owner], units[: offset[-1]])), dim=-1)
 
 
-def concept_pool(classes, patches, row, name, temperature):
+def concept_pool(classes, patches, row, name, temperature, lists=None):
     """[M, D]: each mention's image pooled under the softmax of its patches' similarity to the mention's class vector.
 
     Args:
@@ -101,6 +107,7 @@ def concept_pool(classes, patches, row, name, temperature):
         patches: Patches of the store; frozen.
         row: [M] image of each mention, a row of `patches`.
         name: [M] class of each mention, a row of `classes`.
+        lists: mention_lists of these, if somebody has made them.
     """
     images, image_of = row.unique(return_inverse=True)
     vectors = patches.take(images, classes.dtype)[image_of]
@@ -133,23 +140,25 @@ def concept_loss(pooled, classes, present, name, weight, scale, target="label", 
     return (losses * weight.to(pooled.dtype)).sum() / total
 
 
-def local_loss(classes, patches, row, name, present, weight, *, temperature, scale, target="label", all_sum=identity):
+def local_loss(
+    classes, patches, row, name, present, weight, *, temperature, scale, target="label", all_sum=identity, lists=None
+):
     """Share of the local loss: concept_loss of what concept_pool gathers; arguments as in those two."""
     pooled = concept_pool(classes, patches, row, name, temperature)
     return concept_loss(pooled, classes, present, name, weight, scale, target, all_sum)
 
 
-def clip_loss(images, texts, scale, first=0, all_sum=identity, all_max=identity, same=None):
+def clip_loss(images, texts, log_scale, first=0, all_sum=identity, all_max=identity, same=None):
     """Share of the symmetric contrastive loss; images are frozen, so only this rank's columns are ever formed.
 
     Args:
         images: [B, D] unit image vectors of the whole batch, the same on all ranks.
         texts: [b, D] unit caption vectors of this rank.
-        scale: inverse temperature, a tensor that may learn.
+        log_scale: logarithm of the inverse temperature, a tensor that may learn.
         first: column of the batch at which this rank's captions begin.
         same: [B] image row of each pair: another pair of the same image is no negative.  None: all others are.
     """
-    logits = scale * images @ texts.T  # [B, b]
+    logits = log_scale.exp() * images @ texts.T  # [B, b]
     own = torch.arange(len(texts), device=texts.device)
     matched = logits[first + own, own]
     if same is not None:

@@ -59,13 +59,14 @@ def checks(run):
         kind = str(dtype).removeprefix("torch.")
         for same in (None, whole(B // 3 + 1, B)):
             label = f"{kind}{', same images' if same is not None else ''}"
-            scale = torch.tensor(14.0, device=device)
-            yield Check("clip_loss", label, dtype, {"images": images, "same": same}, {"texts": texts, "scale": scale})
+            leaves = {"texts": texts, "log_scale": torch.tensor(2.6, device=device)}
+            yield Check("clip_loss", label, dtype, {"images": images, "same": same}, leaves)
         for target in ("label", "argmax"):
             inputs = {**candidates, "scale": 14.0, "target": target}
             yield Check("concept_loss", f"{kind}, {target}", dtype, inputs, {"pooled": pooled, "classes": classes})
-        inputs = {"token": whole(4 * B, 2 * M), "offset": offset, "name": name, "names": K}
-        yield Check("class_vectors", kind, dtype, inputs, {"units": unit(4 * B, D)})
+        yield Check("unit_rows", kind, dtype, {"vectors": normal(B, D), "index": whole(B, 3 * B), "dtype": dtype}, {})
+        inputs = {"offset": offset, "name": name, "names": K}
+        yield Check("class_vectors", kind, dtype, inputs, {"units": unit(2 * M, D)})
         leaves = {"tokens": normal(4 * B, W), "projection": normal(W, D) * W**-0.5}
         yield Check("used_units", kind, dtype, {"index": used}, leaves)
         for L, heads in ((64, W // 4 if run.toy else 8), (128, 1 if run.toy else 16)):

@@ -31,10 +31,10 @@ def copy_speed():
     return 2 * source.numel() / cuda_milliseconds(lambda: target.copy_(source), 20) / 1e6
 
 
-def open_clip(images, texts, scale):
+def open_clip(images, texts, log_scale):
     """Both matrices of logits from products of their own, as open_clip's local loss has it."""
     own = torch.arange(len(images), device=images.device)
-    by_image, by_text = scale * images @ texts.T, scale * texts @ images.T
+    by_image, by_text = (log_scale.exp() * a @ b.T for a, b in ((images, texts), (texts, images)))
     return (F.cross_entropy(by_image, own) + F.cross_entropy(by_text, own)) / 2
 
 
@@ -63,7 +63,7 @@ def cost(run, call):
 def compared_clip(run, B, D, dtype, rate):
     images = F.normalize(torch.randn(B, D, device=run.device), dim=-1)
     texts = F.normalize(images + torch.randn(B, D, device=run.device) * D**-0.5, dim=-1).to(dtype).requires_grad_()
-    images, scale = images.to(dtype), torch.tensor(50.0, device=run.device, requires_grad=True)
+    images, scale = images.to(dtype), torch.tensor(3.9, device=run.device, requires_grad=True)
     row = {"what": "clip_loss", "B": B, "D": D}
     for name, form in (("ours", kernels.clip_loss), ("naive", naive_clip), ("open_clip", open_clip)):
         row[name] = cost(run, lambda form=form: torch.autograd.grad(form(images, texts, scale), [texts, scale]))
@@ -121,7 +121,8 @@ def swept_case(run, op, sizes):
     else:
         images = F.normalize(torch.randn(B, D, device=device), dim=-1).to(dtype)
         leaf, read = images.flip(0).clone().requires_grad_(), None
-        forward = lambda **launch: fused_clip.clip_loss(images, leaf, 50.0, **launch)  # noqa: E731
+        scale = torch.tensor(3.9, device=device)
+        forward = lambda **launch: fused_clip.clip_loss(images, leaf, scale, **launch)  # noqa: E731
     output = forward()
     return forward, leaf, read, [output, *torch.autograd.grad(output, leaf, torch.ones_like(output))]
 

@@ -78,9 +78,9 @@ class TextTower(nn.Module):
             x, normal = kernels.transformer_blocks(x, normal, segment, part, self.size.heads, quick)
         return normal.flatten(0, 1)
 
-    def units(self, ids, segment, used):
+    def units(self, ids, segment, used, uses=None):
         """[U, D] unit vectors, in the vision space, of the flat token indices `used`."""
-        return kernels.used_units(self(ids, segment), used, self.text_projection)
+        return kernels.used_units(self(ids, segment), used, self.text_projection, uses)
 
     def vectors(self, ids, segment, used):
         """The same at their own length."""

@@ -75,6 +75,10 @@ def test_the_recipe_by_its_flag(ledger, capsys):
     for key in ("flops", "bytes", "launches"):
         assert found[key].keys() == {"products", "attention", "elementwise", "losses", "optimiser"}
     assert found["flops"]["products"] == pytest.approx(52.8e12, rel=0.01)
+    assert found["launches"]["losses"] <= 32 and found["bytes"]["losses"] < 7.6e9
+    around_the_projection = [f"elementwise: {name}" for name in ("index_select", "fused_used", "fused_sums")]
+    counts = [n for key, n in found["operations"].items() if key.startswith(tuple(around_the_projection))]
+    assert sum(counts) == 4, "a gather, the lengths, and back; with three products and a cast 40 launches in all"
     assert found["seconds"]["elementwise"] == pytest.approx(found["bytes"]["elementwise"] / 1e12)
     assert found["seconds_recipe"] == pytest.approx(280 * sum(found["seconds"].values()))
 

@@ -17,14 +17,15 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted(path.stem for path in (ROOT / "kernels").glob("fused_*.py") if "@triton.jit" in path.read_text())
 # name, architecture: what a training step on a store of int8 launches, and one kernel of each kind elsewhere
 SOME = [
-    ("^pool_forward-i8-N256-D768$", 90),
-    ("^pool_backward-i8-N256-D768$", 90),
+    ("^pool_forward-units-i8-N256-D768$", 90),
+    ("^pool_backward-units-i8-N256-D768$", 90),
     ("^pool_forward-fp16-N256-D768$", 80),
     ("^clip_forward-same-bf16-D768$", 90),
     ("^clip_backward-same-bf16-D768$", 100),
     ("^concept_forward-argmax-bf16-D768$", 80),
     ("^concept_backward-fp16-D768$", 90),
-    ("^sum_rows-8-bf16-D768$", 90),
+    ("^sum_rows-class-fp32-D768$", 90),
+    ("^clip_pairs-folded$", 90),
     ("^attention_forward-bf16-L64-C64$", 80),
     ("^attention_backward-bf16-L64-C64$", 90),
     ("^attention_backward-bf16-L128-C64$", 90),

@@ -77,8 +77,7 @@ def test_the_ranks_of_the_released_code(file, family, backend):
         own = torch.arange(batch.first, batch.first + share)
         globally = (F.cross_entropy(logits[own], own) + F.cross_entropy(logits.T[own], own)) / 2
         name = batch.name.long()
-        token = torch.arange(share, len(units))
-        classes = kernels.class_vectors(units, token, batch.offset, name, names)
+        classes = kernels.class_vectors(units[share:], batch.offset, name, names)
         pooled = kernels.concept_pool(
             classes, patches, batch.row[batch.first + batch.caption], name, float(z["in_temp_pool"])
         )

@@ -7,14 +7,25 @@ Sizes: B captions of the whole batch, b of them on this rank, R packed rows of L
 """
 
 from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from fastzss.base.ragged import offsets, ranges
+from fastzss.kernels.lists import ClassLists, Lists, MentionLists, class_lists, lists_of, mention_lists
 from fastzss.methods.simzss.shapes import ABSENT, filled
 from fastzss.text.packing import packed
+
+
+class BatchLists(NamedTuple):
+    """What the kernels of the losses sum by."""
+
+    uses: Lists  # of kernels.used_units
+    classes: ClassLists  # of kernels.class_vectors
+    mentions: MentionLists  # of kernels.local_loss
 
 
 @dataclass(frozen=True)
@@ -24,13 +35,17 @@ class Batch:
     eot: Tensor  # [b] int32       flat token index of each caption's end
     row: Tensor  # [B] int64       image row in the store of each caption of the whole batch, the same on all ranks
     token: Tensor  # [T] int32       flat token indices of the mentions, end to end
+    used: Tensor  # [b + T] int32   eot, then token: all that the losses look at
     offset: Tensor  # [C + 1] int32   mention c owns token[offset[c] : offset[c + 1]]
     caption: Tensor  # [C] int32       whose mention, counted on this rank
     image: Tensor  # [C] int64       row of the patches at hand with the image of that caption
     name: Tensor  # [C] int32       which bank name
     weight: Tensor  # [C] float32     how often the caption mentions it
     present: Tensor  # [K] int32       bank names with a mention anywhere in the whole batch, ascending; then ABSENT
+    place: Tensor  # [C] int64       where the mention's name stands in `present`
+    candidate: Tensor  # [K] bool        whether `present` has a name there
     first: int = 0  # where this rank's captions begin in `row`
+    lists: BatchLists | None = None
 
     def __len__(self):
         return len(self.row)
@@ -41,9 +56,22 @@ class Batch:
     def pin_memory(self):
         return self._each(Tensor.pin_memory)
 
+    def with_lists(self):
+        """For a GPU: there making them would be a launch for each small step of it."""
+        uses = lists_of(self.used.long(), self.ids.numel())
+        classes = class_lists(self.offset, self.place, len(self.present), len(self.token))
+        return replace(self, lists=BatchLists(uses, classes, mention_lists(self.image, self.place, len(self.present))))
+
+    def tensors(self):
+        """All of them, in a fixed order."""
+        return tree_leaves(self._parts())
+
     def _each(self, change):
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "first"}
-        return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
+        return replace(self, **tree_map(change, self._parts()))
+
+    def _parts(self):
+        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "first"}
+        return parts if self.lists else {name: part for name, part in parts.items() if name != "lists"}
 
 
 @dataclass(frozen=True)
@@ -124,6 +152,9 @@ def collate(texts, chosen, rank=0, world=1, shapes=None):
     }
     if shapes:
         parts |= more(parts, shapes.holding(len(rows.ids), len(mention), len(flat), len(parts["present"])))
+    parts["used"] = np.concatenate([parts["eot"], parts["token"]])
+    parts["place"] = np.searchsorted(parts["present"], parts["name"])
+    parts["candidate"] = parts["present"] != ABSENT
     tensors = {name: torch.from_numpy(array) for name, array in parts.items()}
     return Batch(ids=rows.ids, segment=rows.segment, first=rank * share, **tensors)
 

@@ -5,8 +5,6 @@ set of shapes (shapes.py) and the patches must stay where they are.  The optimis
 are finite is known only after them.
 """
 
-from dataclasses import fields
-
 import torch
 from torch import Tensor
 
@@ -31,8 +29,8 @@ class Captured:
             self.gradients = [parameter.grad for parameter in self.parameters]
         elif patches is not self.patches or shapes(own) != shapes(self.held):
             return self.work(batch)
-        for name in shapes(own):
-            getattr(self.held, name).copy_(getattr(own, name), non_blocking=True)
+        for place, tensor in zip(self.held.tensors(), own.tensors(), strict=True):
+            place.copy_(tensor, non_blocking=True)
         self.replay()
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             parameter.grad = gradient
@@ -40,8 +38,7 @@ class Captured:
 
 
 def shapes(batch):
-    tensors = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    return {name: tensor.shape for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+    return [tensor.shape for tensor in batch.tensors()]
 
 
 def captured(work):

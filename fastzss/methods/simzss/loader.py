@@ -104,7 +104,7 @@ class Loader:
             self.shapes = shapes_of(self.texts, (self.chosen(step) for step in known), self.world)
         batches = (self.step(step) for step in range(begin, end))
         if self.device.type == "cuda":  # a core is free for it, and page-locked memory travels while it computes
-            batches = made_ahead(batch.pin_memory() for batch in batches)
+            batches = made_ahead(batch.with_lists().pin_memory() for batch in batches)
         if self.where in (None, "device"):
             for batch in batches:
                 yield batch.to(self.device), self.patches
@@ -177,7 +177,10 @@ def stretches(rows, shares):
 
 
 def own_rows(batch):
-    """(rows of the store whose patches a batch looks at, ascending; the batch pointing into just those)."""
+    """(rows of the store whose patches a batch looks at, ascending; the batch pointing into just those).
+
+    Its lists stay as they are, for the images stay in their order.
+    """
     rows, image = batch.image.unique(return_inverse=True)
     return rows, replace(batch, image=image)
 

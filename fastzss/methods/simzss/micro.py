@@ -1,6 +1,5 @@
 """Micro-batches: how many captions the tower reads at a time, so that a batch fits in memory whatever its size."""
 
-import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from fastzss.base.machine import USABLE, free_bytes, readable_bytes
@@ -42,8 +41,7 @@ def kept(task, batch, rows):
     """Bytes that autograd keeps of a forward pass over the first rows of a batch."""
     if not rows:
         return 0
-    used = torch.cat([batch.eot, batch.token])
-    used = used[used < rows * batch.ids.shape[1]].to(task.device)
+    used = batch.used[batch.used < rows * batch.ids.shape[1]].to(task.device)
     sizes = {}
 
     def note(tensor):

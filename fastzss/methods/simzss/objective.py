@@ -12,14 +12,12 @@ ranks' gradients, are exactly those of one process with the whole batch.
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from fastzss import kernels
 from fastzss.base.ranks import all_max, all_sum
 from fastzss.methods.simzss.batch import Batch
-from fastzss.methods.simzss.shapes import ABSENT
 
 LOCAL_SCALE = 1 / 0.07  # fixed inverse temperature of the concept classifier
 MAX_SCALE = 100.0  # the learned inverse temperature of the global loss stays below this
@@ -48,11 +46,11 @@ def simzss(units, batch: Batch, patches, images, log_scale, *, local_weight, tem
         target: of the local loss, "label" or "argmax".
         same: whether another caption of the same image is a negative like any other ("keep") or none ("mask").
     """
-    captions = units[: len(batch.eot)]
+    captions, mentioned = units.split([len(batch.eot), len(batch.token)])
     loss_global = kernels.clip_loss(
-        F.normalize(images[batch.row].to(units.dtype), dim=-1),
+        kernels.unit_rows(images, batch.row, units.dtype),
         captions,
-        log_scale.exp(),
+        log_scale,
         first=batch.first,
         all_sum=all_sum,
         all_max=all_max,
@@ -61,22 +59,24 @@ def simzss(units, batch: Batch, patches, images, log_scale, *, local_weight, tem
     if local_weight == 0:
         return Losses(loss_global, loss_global, torch.zeros_like(loss_global))
 
-    name = torch.searchsorted(batch.present, batch.name)
-    token = torch.arange(len(captions), len(units), device=units.device)  # used_units laid them in the mentions' order
-    classes = kernels.class_vectors(units, token, batch.offset, name, len(batch.present), all_sum=all_sum)
+    lists = batch.lists
+    classes = kernels.class_vectors(
+        mentioned, batch.offset, batch.place, len(batch.present), all_sum=all_sum, lists=lists and lists.classes
+    )
     loss_local = kernels.local_loss(
         classes,
         patches,
         batch.image,
-        name,
-        batch.present != ABSENT,
+        batch.place,
+        batch.candidate,
         batch.weight,
         temperature=temperature,
         scale=LOCAL_SCALE,
         target=target,
         all_sum=all_sum,
+        lists=lists and lists.mentions,
     )
-    return Losses(loss_global + local_weight * loss_local, loss_global, loss_local)
+    return Losses(torch.add(loss_global, loss_local, alpha=local_weight), loss_global, loss_local)
 
 
 def used_units(tower, batch: Batch, rows=None):
@@ -87,10 +87,10 @@ def used_units(tower, batch: Batch, rows=None):
             graph, since the losses need the units of the whole batch; and again, part by part, when the units have
             their gradients.  So only one part's graph is ever held, and the sum is that of the whole.
     """
-    used = torch.cat([batch.eot, batch.token])
+    used = batch.used
     R, L = batch.ids.shape
     if rows is None or rows >= R:
-        return tower.units(batch.ids, batch.segment, used)
+        return tower.units(batch.ids, batch.segment, used, batch.lists and batch.lists.uses)
     order = used.argsort()
     begins = torch.arange(0, R, rows, device=used.device)
     counts = torch.searchsorted(used[order], begins * L).diff(append=begins.new_tensor([len(used)])).tolist()

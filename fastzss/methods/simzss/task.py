@@ -187,7 +187,7 @@ class SimZSSTask:
 
     def dump(self, batch):
         batch, _ = batch
-        tensors = {f.name: getattr(batch, f.name) for f in fields(batch) if f.name != "first"}
+        tensors = {f.name: getattr(batch, f.name) for f in fields(batch) if f.name not in ("first", "lists")}
         return tensors | {"ids": self.learner.text.token_embedding.words[batch.ids]}
 
     def classifier(self):

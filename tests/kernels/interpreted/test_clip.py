@@ -23,7 +23,7 @@ def case(B, D, near=2.0, seed=0):
     torch.manual_seed(seed)
     images = F.normalize(torch.randn(B, D, dtype=torch.double), dim=-1)
     texts = F.normalize(torch.randn(B, D, dtype=torch.double) + near * images, dim=-1)
-    return images, texts, torch.tensor(14.0, dtype=torch.double)
+    return images, texts, torch.tensor(14.0, dtype=torch.double).log()
 
 
 def results(op, images, texts, scale, dtype=torch.float32, **more):
@@ -78,7 +78,7 @@ def test_one_image_alone_teaches_nothing(dtype):
 def test_a_loss_near_zero_keeps_its_digits():
     """There the plain form in float32 has no correct digit left."""
     images, texts, _ = case(40, 64, near=1e3)
-    inputs = images, texts, torch.tensor(25.0, dtype=torch.double)
+    inputs = images, texts, torch.tensor(25.0, dtype=torch.double).log()
     exact = results(reference.clip_loss, *inputs, torch.double)
     assert 0 < exact[0] < 1e-6
     same_as_defined(results(fused_clip.clip_loss, *inputs), exact, 1e-4, 1e-4)
@@ -112,8 +112,9 @@ def test_a_gradient_as_small_as_a_scaled_loss_makes_it_survives_float16():
 def test_a_scale_that_does_not_learn():
     images, texts, _ = case(20, 16)
     texts = texts.float().requires_grad_()
-    loss = fused_clip.clip_loss(images.float(), texts, 9.0)
-    assert gap(loss, reference.clip_loss(images, texts.double(), 9.0)) <= LOSS
+    scale = torch.tensor(9.0).log()
+    loss = fused_clip.clip_loss(images.float(), texts, scale)
+    assert gap(loss, reference.clip_loss(images, texts.double(), scale.double())) <= LOSS
     assert torch.autograd.grad(loss, texts)[0].isfinite().all()
 
 
@@ -131,3 +132,11 @@ def test_float64_keeps_its_digits():
     images, texts, scale = case(20, 16)
     found = fused_clip.clip_loss(images.float(), texts, scale)
     assert gap(found, reference.clip_loss(images.float().double(), texts, scale)) <= 1e-14
+
+
+@pytest.mark.parametrize("b, D, parts", [(16384, 768, 3), (32768, 768, 16), (8192, 768, 1), (3, 16, 1)])
+def test_a_backward_pass_holds_so_much_and_has_few_parts(b, D, parts):
+    """Its tile of a whole batch, in a dtype of two bytes, with the gradient and the short texts."""
+    chunk = fused_clip.texts_at_once(b, D, 2 * b, 128)
+    assert chunk % 128 == 0 and -(-b // chunk) == parts
+    assert min(b, chunk) * 2 * b + 6 * b * D <= fused_clip.HELD

@@ -83,9 +83,8 @@ def test_of_equal_logits_the_first_is_the_target():
     classes = torch.eye(16)[[0, 1, 0, 2, 1]].repeat(20, 1)  # 100 classes, more than a tile
     pooled = classes[[2, 4, 3]].clone()
     label = torch.zeros(3, dtype=torch.long)
-    *_, label = fused_concept._CrossEntropy.apply(
-        pooled, classes, torch.ones(100, dtype=torch.bool), label, True, None, dict(BN=32)
-    )
+    present, weight, total = torch.ones(100, dtype=torch.bool), torch.ones(3), torch.tensor(3.0)
+    _, (label, *_) = fused_concept.cross_entropy(pooled, classes, present, label, weight, total, True, dict(BN=32))
     assert label.tolist() == [0, 1, 3]
 
 

@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 import triton.language as tl
 
-from fastzss.kernels import fused_pool, patch_tiles, reference
+from fastzss.kernels import fused_pool, reference
 from fastzss.kernels.configs import arch_of, chunks, options
+from fastzss.kernels.fused_sums import sum_rows
+from fastzss.kernels.lists import groups, lists_of
 
 pytestmark = pytest.mark.usefixtures("poison")
 
@@ -167,13 +169,13 @@ def test_storages_the_kernels_do_not_have_are_served_all_the_same():
 
 def test_a_class_with_many_mentions_and_one_with_none():
     values, name = torch.randn(100, 200), torch.full((100,), 2)
-    sums = fused_pool.sum_by_class(values, name, 4)
+    sums = sum_rows(values, lists_of(name, 4))
     assert gap(sums[2], values.double().sum(0)) <= EXACT and sums[[0, 1, 3]].eq(0).all()
 
 
 def test_groups_are_of_one_image_and_at_most_so_many():
     row = torch.tensor([7, 2, 7, 7, 2, 9])
-    order, first = patch_tiles.groups(row, 2)
+    order, first = groups(row, 2)
     cut = [order[a:b].tolist() for a, b in zip(first[:-1], first[1:], strict=True)]
     assert cut == [[1, 4], [0, 2], [3], [5], [], []]
 

@@ -147,3 +147,36 @@ def test_inputs_that_are_not_contiguous():
     tokens = torch.zeros(4, 15, 48, dtype=torch.int8)[:, :, ::2].copy_(patches.tokens)
     found = fused(classes.T.contiguous().T, patches._replace(tokens=tokens), *apart)
     same(found, expected)
+
+
+def test_autocast_shortens_the_products_and_nothing_else():
+    inputs = case(torch.int8, 50, 96, 20)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = results(fused_step.local_loss, inputs[0].float(), *inputs[1:])
+    assert all(part.dtype == torch.float32 for part in found)
+    same(found, defined(*inputs), 1e-2)
+
+
+def test_a_gradient_as_small_as_a_scaled_loss_makes_it_survives_float16():
+    classes, *rest = case(torch.int8, 50, 96, 20)
+    exact = defined(classes.half().double(), *rest)[1] / 3
+    classes = classes.half().requires_grad_()
+    for factor in (1e-4, 4096.0, -1.0):
+        loss = fused_step.local_loss(classes, *rest, temperature=0.1, scale=SCALE)
+        (found,) = torch.autograd.grad(loss * factor, classes)
+        # a sum near 6e-8 has few bits as a float16; the sum itself is as exact as the classes' products are
+        assert (found.double() - factor * exact).abs().max() <= 1e-2 * (factor * exact).abs().max() + 3e-8
+
+
+@pytest.mark.parametrize("storage", STORAGES, ids=str)
+def test_a_scale_that_learns(storage):
+    """At a scale that is too large by far: near the best one its gradient is a difference of equals."""
+    classes, patches, *rest = case(storage, 15, 24, 8)
+
+    def learned(op, dtype):
+        stored = patches if patches.scale is not None else reference.Patches(patches.tokens.to(dtype))
+        leaves = classes.to(dtype).requires_grad_(), torch.tensor(40.0, dtype=dtype, requires_grad=True)
+        loss = op(leaves[0], stored, *rest, temperature=0.1, scale=leaves[1])
+        return [loss, *torch.autograd.grad(loss, leaves)]
+
+    same(learned(fused_step.local_loss, torch.float32), learned(reference.local_loss, torch.double))

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fastzss.kernels import fused_used, reference
+from fastzss.kernels.lists import lists_of
 
 pytestmark = pytest.mark.usefixtures("poison")
 EXACT = 1e-6
@@ -70,10 +71,33 @@ def test_unit_vectors_of_all_lengths(length):
 
 def test_the_scale_comes_before_the_rounding():
     rows = torch.randn(5, 9, dtype=torch.half, requires_grad=True)
-    found = fused_used.unit(rows, 14.0, torch.float16)
+    found, length = fused_used.unit_forward(rows.detach(), 14.0, torch.float16)
     exact = 14 * F.normalize(rows.double(), dim=-1)
     assert torch.equal(found, exact.half())
-    assert gap(*(torch.autograd.grad(y.sum(), rows, retain_graph=True)[0] for y in (found, exact))) <= 1e-3
+    gradient = fused_used.unit_backward(rows.detach(), length, torch.ones_like(found), 14.0)
+    assert gap(gradient, torch.autograd.grad(exact.sum(), rows)[0]) <= 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("index", [[3, 0, 3, 4], []], ids=["some", "none"])
+def test_rows_of_a_frozen_matrix(index, dtype):
+    vectors, index = torch.randn(5, 9).T.contiguous().T, torch.tensor(index, dtype=torch.long)
+    found = fused_used.unit_rows(vectors, index, dtype)
+    assert found.dtype == dtype and gap(found, F.normalize(vectors.double()[index], dim=-1)) <= EXACT
+
+
+def test_under_autocast_rows_are_as_short_as_products():
+    vectors, index = torch.randn(5, 9), torch.tensor([3, 0, 3])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = fused_used.unit_rows(vectors, index, torch.float32)
+    assert found.dtype == torch.bfloat16 and gap(found, F.normalize(vectors.double()[index], dim=-1)) <= 1e-2
+
+
+def test_lists_made_beforehand_change_no_bit():
+    tokens, used, projection = (t.float() if t.is_floating_point() else t for t in case((6, 12), 9, 8))
+    found = results(lambda *inputs: fused_used.used_units(*inputs, lists_of(used, 6)), tokens, used, projection)
+    for f, e in zip(found, results(fused_used.used_units, tokens, used, projection), strict=True):
+        assert torch.equal(f, e)
 
 
 def test_autocast_shortens_the_product_and_nothing_else():
