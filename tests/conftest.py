@@ -33,7 +33,7 @@ def one_thread():
 
 
 @pytest.fixture
-def benchmark(monkeypatch):
+def bench(monkeypatch):
     """A benchmark's module by name."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     return importlib.import_module

@@ -8,7 +8,6 @@ Sizes: V words of the vocabulary, v of them that learn, W width.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 AT_ONCE = 1 << 18  # numbers that all factors are applied to before the next ones: they stay in the cache
@@ -31,9 +30,6 @@ class OwnWords(nn.Module):
         self.factors = []  # of the steps since then
         self.register_state_dict_post_hook(OwnWords._give)
         self.register_load_state_dict_pre_hook(OwnWords._take)
-
-    def forward(self, places):
-        return F.embedding(places, self.weight)
 
     def decay(self, factor):
         """What a step does to the other words."""

@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[2]
 TINY = ["--size", "tiny", "--batch", "12", "--steps", "1", "--device", "cpu", "--threads", "1"]
 
 
-def test_a_row_that_does_not_fit_is_left_out_and_the_others_are_measured(benchmark, capsys, monkeypatch):
-    throughput = benchmark("throughput")
+def test_a_row_that_does_not_fit_is_left_out_and_the_others_are_measured(bench, capsys, monkeypatch):
+    throughput = bench("throughput")
     real = throughput.inspect
 
     def inspect(row, setting):
@@ -29,21 +29,21 @@ def test_a_row_that_does_not_fit_is_left_out_and_the_others_are_measured(benchma
 
 
 @pytest.mark.slow
-def test_the_made_up_store_is_kept_where_it_is_wanted(benchmark, tmp_path, capsys):
+def test_the_made_up_store_is_kept_where_it_is_wanted(bench, tmp_path, capsys):
     given = [*TINY, "--full", "--images", "40", "--store", str(tmp_path / "kept"), "--json"]
     for _ in range(2):
-        assert benchmark("throughput").main(given) == 0
+        assert bench("throughput").main(given) == 0
         assert json.loads(capsys.readouterr().out)["settings"]["images"] == 40
         mark = tmp_path / "kept" / "mark"
         assert not mark.exists() or mark.read_text() == "the same store"
         mark.write_text("the same store")
     assert mark.exists()
-    assert benchmark("throughput").main([*given[:-1], "--images", "50"]) != 0
+    assert bench("throughput").main([*given[:-1], "--images", "50"]) != 0
     assert "another store than 50 images" in capsys.readouterr().err
 
 
-def test_a_step_of_zeroseg_beside_one_that_looks(benchmark, capsys, monkeypatch):
-    throughput, zeroseg = benchmark("throughput"), benchmark("zeroseg")
+def test_a_step_of_zeroseg_beside_one_that_looks(bench, capsys, monkeypatch):
+    throughput, zeroseg = bench("throughput"), bench("zeroseg")
     assert throughput.main([*TINY, "--zeroseg", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["settings"]["views"] == 30 and result["loss"] > 0

@@ -53,7 +53,7 @@ def quick(tmp_path_factory):
 
 
 @pytest.fixture
-def benchmark(trained, data, quick):
+def scorer(trained, data, quick):
     def made(**changes):
         given = {"model": fastzss.load(trained, "cpu"), "run": Run.open(trained), "ranks": Ranks("cpu"), "data": data}
         return Benchmark(**{**given, "protocol": protocol_of(str(quick)), **changes})
@@ -136,17 +136,17 @@ def test_a_sweep_is_each_limit_by_itself():
         assert tally.swept[limit] == pytest.approx(100 * alone, abs=1e-12)
 
 
-def test_the_sweep_of_a_set_meets_its_own_value_and_marks_the_best_as_tuned(benchmark):
+def test_the_sweep_of_a_set_meets_its_own_value_and_marks_the_best_as_tuned(scorer):
     limits = (0.0, 0.1, 0.2, 0.3)
-    figures, _ = benchmark(limits=limits).of("voc21")
+    figures, _ = scorer(limits=limits).of("voc21")
     assert figures["sweep"][0.1] == pytest.approx(figures["miou"], abs=1e-9) and len(figures["sweep"]) == 4
     assert figures["tuned"]["miou"] == max(figures["sweep"].values()) and "evaluated images" in figures["tuned"]["note"]
-    assert "sweep" not in benchmark(limits=limits).of("voc20")[0]  # it has no background
+    assert "sweep" not in scorer(limits=limits).of("voc20")[0]  # it has no background
 
 
-def test_a_refinement_is_a_column_of_its_own(benchmark, quick):
-    plain, _ = benchmark().of("voc20")
-    both, _ = benchmark(protocol=replace(protocol_of(str(quick)), refine="smooth+pamr")).of("voc20")
+def test_a_refinement_is_a_column_of_its_own(scorer, quick):
+    plain, _ = scorer().of("voc20")
+    both, _ = scorer(protocol=replace(protocol_of(str(quick)), refine="smooth+pamr")).of("voc20")
     assert both["miou"] == plain["miou"] and both["hash"] == plain["hash"] and "miou_smooth+pamr" not in plain
     assert both["miou_smooth+pamr"] != both["miou"]
 
@@ -159,33 +159,33 @@ class Blind:
         self.at = self.__call__ = None
 
 
-def test_kept_features_give_the_score_without_a_look_and_sets_of_the_same_images_share_them(benchmark, tmp_path):
-    plain, _ = benchmark().of("voc20")
-    kept, _ = benchmark(cache=tmp_path).of("voc20")
+def test_kept_features_give_the_score_without_a_look_and_sets_of_the_same_images_share_them(scorer, tmp_path):
+    plain, _ = scorer().of("voc20")
+    kept, _ = scorer(cache=tmp_path).of("voc20")
     assert kept["miou"] == pytest.approx(plain["miou"], abs=0.05)  # float16
-    again = benchmark(cache=tmp_path)
+    again = scorer(cache=tmp_path)
     again.model.vision = Blind(again.model.vision)
     assert again.of("voc20")[0] == kept
     assert again.of("voc21")[0]["images"] == 5 and len(list(tmp_path.iterdir())) == 1
 
 
-def test_kept_features_that_are_damaged_are_named(benchmark, tmp_path):
-    benchmark(cache=tmp_path).of("voc20")
+def test_kept_features_that_are_damaged_are_named(scorer, tmp_path):
+    scorer(cache=tmp_path).of("voc20")
     (path,) = tmp_path.glob("*/000003.safetensors")
     path.write_bytes(path.read_bytes()[:99])
     with pytest.raises(fastzss.base.errors.UserError, match="000003.safetensors: cannot be read"):
-        benchmark(cache=tmp_path).of("voc20")
+        scorer(cache=tmp_path).of("voc20")
     path.unlink()
-    benchmark(cache=tmp_path).of("voc20")
+    scorer(cache=tmp_path).of("voc20")
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["seen", "kept"])
 @pytest.mark.parametrize("at_once", [1, 2])
-def test_interrupted_and_continued_is_uninterrupted(benchmark, tmp_path, monkeypatch, kept, at_once):
+def test_interrupted_and_continued_is_uninterrupted(scorer, tmp_path, monkeypatch, kept, at_once):
     monkeypatch.setattr("fastzss.evaluation.evaluate.at_once", lambda ranks: at_once)
     cache = tmp_path / "cache" if kept else None
     limits = (0.0, 0.2)
-    whole, _ = benchmark(out=tmp_path / "one", cache=cache, limits=limits).of("voc21")
+    whole, _ = scorer(out=tmp_path / "one", cache=cache, limits=limits).of("voc21")
     judge, seen = Tally.judge, []
 
     def stopped(self, field, truth):
@@ -196,13 +196,13 @@ def test_interrupted_and_continued_is_uninterrupted(benchmark, tmp_path, monkeyp
 
     monkeypatch.setattr(Tally, "judge", stopped)
     with pytest.raises(KeyboardInterrupt):
-        benchmark(out=tmp_path / "two", cache=cache, limits=limits).of("voc21")
-    assert benchmark(out=tmp_path / "two", cache=cache, limits=limits).of("voc21")[0] == whole
+        scorer(out=tmp_path / "two", cache=cache, limits=limits).of("voc21")
+    assert scorer(out=tmp_path / "two", cache=cache, limits=limits).of("voc21")[0] == whole
     judged = len(seen)  # three of five were counted before; of two at once the other may have been begun
     assert judged == 4 + 2 if at_once == 1 else 4 + 2 <= judged <= 4 + 3
-    assert benchmark(out=tmp_path / "two", cache=cache, limits=limits).of("voc21")[0] == whole and len(seen) == judged
+    assert scorer(out=tmp_path / "two", cache=cache, limits=limits).of("voc21")[0] == whole and len(seen) == judged
     # another protocol begins anew
-    benchmark(out=tmp_path / "two", protocol=replace(benchmark().protocol, value=0.2)).of("voc21")
+    scorer(out=tmp_path / "two", protocol=replace(scorer().protocol, value=0.2)).of("voc21")
     assert len(seen) == judged + 5
 
 
@@ -284,10 +284,10 @@ def test_a_mistake_is_one_sentence(case, trained, data, tmp_path, capsys):
     assert "Traceback" not in err and not out
 
 
-def test_bad_pairs_mark_a_score_as_partial(benchmark, data, tmp_path):
+def test_bad_pairs_mark_a_score_as_partial(scorer, data, tmp_path):
     root = shutil.copytree(data, tmp_path / "data")
     (root / "VOCdevkit/VOC2012/SegmentationClass/2007_000002.png").write_bytes(b"")
     (root / "VOCdevkit/VOC2012/JPEGImages/2007_000004.jpg").unlink()
-    figures, _ = benchmark(data=root, skip=True, out=tmp_path / "o").of("voc20")
+    figures, _ = scorer(data=root, skip=True, out=tmp_path / "o").of("voc20")
     assert figures["images"] == 3 and figures["bad"] == 2 and figures["partial"] and figures["of"] == 1449
-    assert benchmark(data=root, skip=True, out=tmp_path / "o").of("voc20")[0] == figures
+    assert scorer(data=root, skip=True, out=tmp_path / "o").of("voc20")[0] == figures
