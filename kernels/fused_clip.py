@@ -145,14 +145,15 @@ def _pairs(
 
 @triton.jit(do_not_specialize=["first", "start", "stop"])
 def _backward(
-    images, texts, scale, same, row_x, row_y, column_x, column_y, g_pair, upstream, gradient, along, stride,
+    images, texts, scale, same, matched, row_x, row_y, column_x, column_y, g_pair, upstream, gradient, along, stride,
     first, start, stop, B, b,
     D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, GROUP: tl.constexpr,
     COMPUTE: tl.constexpr, PRECISION: tl.constexpr, LOW: tl.constexpr,
 ):  # fmt: skip
     """upstream scale / 2 B G of the texts start..stop, [stop - start, B] in rows of `stride`; without `upstream` G.
 
-    `along`: of each tile the sum of G S.  The y may be left out: registers are short in large tiles.
+    `along`: of each tile the sum of G S, as that of G (S - m) + m G, of which less cancels.  The y may be left out:
+    registers are short in large tiles.
     """
     tile_m, tile_n = grouped(tl.program_id(0), tl.cdiv(stop - start, BM), tl.cdiv(B, BN), GROUP)
     t = tile_m * BM + tl.arange(0, BM)
@@ -167,14 +168,18 @@ def _backward(
         image_i = tl.load(same + i, mask=i < B, other=-1)
         image_j = tl.load(same + own, mask=there, other=-2)
         others &= image_i[None, :] != image_j[:, None]
-    other = tl.where(others, logit, LOW)
-    by_image = tl.exp(other - tl.load(row_x + i, mask=i < B, other=0.0)[None, :])
-    by_text = tl.exp(other - tl.load(column_x + j, mask=there, other=0.0)[:, None])
+    logit = tl.where(others, logit, LOW)
+    by_image = tl.exp(logit - tl.load(row_x + i, mask=i < B, other=0.0)[None, :])
+    by_text = tl.exp(logit - tl.load(column_x + j, mask=there, other=0.0)[:, None])
     if row_y is not None:
         by_image *= tl.load(row_y + i, mask=i < B, other=0.0)[None, :]
         by_text *= tl.load(column_y + j, mask=there, other=0.0)[:, None]
-    value = tl.where(pair, tl.load(g_pair + j, mask=there, other=0.0)[:, None], by_image + by_text)
-    tl.store(along + tl.program_id(0), tl.sum(value * logit))
+    value = by_image + by_text
+    of_pair = tl.load(g_pair + j, mask=there, other=0.0)
+    m = tl.load(matched + own, mask=there, other=0.0)
+    beside = tl.sum(value, 1) + tl.where(own // BN == tile_n, of_pair, 0.0)
+    tl.store(along + tl.program_id(0), tl.sum(tl.sum(value * (logit - m[:, None]), 1) + m * beside, 0))
+    value = tl.where(pair, of_pair[:, None], value)
     if upstream is not None:
         value *= tl.load(upstream) * tl.load(scale) / (2.0 * B)
     place = t.to(tl.int64)[:, None] * stride + i[None, :]
@@ -213,14 +218,14 @@ class _ClipLoss(torch.autograd.Function):
         _pairs[(1,)](
             row_top, shared, column_top, column_sum, *softmax, g_pair, loss, first, B, b, PAIRS, ctx.folded, num_warps=8
         )
-        ctx.save_for_backward(images, texts, scale, same, *softmax, g_pair)
+        ctx.save_for_backward(images, texts, scale, same, shared[1], *softmax, g_pair)
         ctx.first, ctx.chunk, ctx.forced = first, chunk, forced
         return loss
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream):
-        images, texts, scale, same, *softmax, g_pair = ctx.saved_tensors
+        images, texts, scale, same, matched, *softmax, g_pair = ctx.saved_tensors
         if ctx.folded:
             softmax[1] = softmax[3] = None
         (B, D), b, dtype, device = images.shape, len(texts), texts.dtype, texts.device
@@ -235,7 +240,7 @@ class _ClipLoss(torch.autograd.Function):
         for start in range(0, b, chunk):
             stop = min(start + chunk, b)
             _backward[(triton.cdiv(stop - start, BM) * across,)](
-                images, texts, scale, same, *softmax, g_pair, None if small else upstream, tile,
+                images, texts, scale, same, matched, *softmax, g_pair, None if small else upstream, tile,
                 along[start // BM * across :], stride, ctx.first, start, stop, B, b, LOW=LOW, **launch,
             )  # fmt: skip
             precise(tile[: stop - start, :B], images, g_texts[start:stop])
