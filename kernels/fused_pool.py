@@ -9,7 +9,10 @@ With a stored patch v_n = mean + std sigma_n q_n (float storage: v_n = q_n), cla
     d_n = sigma_n <std g, q_n>            delta = <g, x - mean>       e_n = a_n (d_n - delta)
     gradient of w = std / t sum_n e_n sigma_n q_n
 
-The scores s stay from the forward pass (float32, 0.5 % of the patches' bytes), so the backward needs no w.
+The scores s stay from the forward pass (float32, 0.5 % of the patches' bytes), so the backward needs no w.  For the
+local loss x is also brought to a length l, u = l x / |x|, and g comes from the gradient of that:
+
+    g = (l / |x|) (g_u - <g_u, x> x / |x|^2)
 
 One program has the mentions of one image, BM at most (an image with more has several programs), and walks over its
 patches in tiles [BN, D], D in chunks of a power of two.  Scales multiply scores and probabilities, never a tile.
