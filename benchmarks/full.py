@@ -2,7 +2,8 @@
 
 Twice: cold, with nothing of the store in the memory of the machine and no kernel compiled, and warm.  Each is a process
 of its own, watched from outside: `start` is until the first logged step is done (the tenth, where there are twenty),
-`train` to the last, `save` to the end, with the patch memory.  The store may be kept: --store FOLDER writes it where there is none yet.
+`train` to the last, `save` to the end, with the patch memory.  The store may be kept: --store FOLDER writes it where
+there is none yet.
 """
 
 import os
