@@ -40,7 +40,8 @@ def defaults(op, arch, storage, D):
     """Launch options where nothing was measured: what neither spills nor exceeds the shared memory."""
     # for want of registers: int8 is widened in them, and the step holds more
     few = D > 384 if op == "step" else storage == torch.int8 and D > 768
-    narrow = op != "step" and (few or storage == torch.float32 and 384 < D <= 768)
+    wide = storage == torch.float32 or storage == torch.int8 and op == "pool_backward"
+    narrow = op != "step" and (few or wide and 384 < D <= 768)
     DC, count = chunks(D, 8, 128) if narrow else chunks(D)
     row, queries = storage.itemsize * DC * count, MENTIONS * 2 * DC * count  # bytes
     if storage == torch.float32:
