@@ -115,7 +115,7 @@ class Loop:
         trackers = Trackers(config.trackers if self.lead else (), self.run, plain(config), start)
         steps = closing(trainer.task.steps(start, self.schedule.steps))
         if self.lead:
-            self.saver.prepare(trainer.learner.state_dict())
+            self.saver.prepare(trainer.learner.state_dict(), dict(trainer.learner.named_parameters()))
         with Stop() as stop, bar, trackers, self.saver, steps as batches:
             for done, batch in enumerate(batches, start + 1):
                 losses = trainer.differentiate(batch)

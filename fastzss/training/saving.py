@@ -24,17 +24,20 @@ class Saver:
         if problem is None:
             self._tell()
 
-    def prepare(self, model):
+    def prepare(self, model, learned):
         """Make room for the copies in the background: the first checkpoint waits for new pages no more than the others.
 
         Args:
-            model: {name: tensor}, each with two moments of its size.
+            model: {name: tensor}.
+            learned: {name: tensor} of those with two moments of their size.
         """
 
         def touch():
             for name, tensor in model.items():
-                for key in (("model", name), ("moments", f"exp_avg.{name}"), ("moments", f"exp_avg_sq.{name}")):
-                    self._held[key] = room_for(tensor).zero_()
+                self._held["model", name] = room_for(tensor).zero_()
+            for name, tensor in learned.items():
+                for moment in (f"exp_avg.{name}", f"exp_avg_sq.{name}"):
+                    self._held["moments", moment] = room_for(tensor).zero_()
 
         self._worker = Worker("room for checkpoints", touch)
 

@@ -110,22 +110,18 @@ class Trainer:
         return {**self.task.readings(), "lr": self.optimizer.param_groups[0]["lr"]}
 
     def moments(self):
-        """AdamW's state under the names of the parameters, of whole tables: the captions of a store may change."""
+        """AdamW's state under the names of the parameters; of a table with the words that it is of."""
         found = {
             f"{key}.{name}": value
             for name, parameter in self.learner.named_parameters()
             for key, value in self.optimizer.state[parameter].items()
         }
-        return found | {
-            f"{key}.{name}": table.spread(found[f"{key}.{name}"])
-            for name, table in self.task.tables.items()
-            for key in MOMENTS
-        }
+        return found | {f"words.{name}": table.words for name, table in self.task.tables.items()}
 
     def restore(self, model, moments):
         self.learner.load_state_dict(model)
         for name, parameter in self.learner.named_parameters():
             own = {key: moments[f"{key}.{name}"].to(parameter.device) for key in ("step", *MOMENTS)}
-            if name in self.task.tables:
-                own |= {key: self.task.tables[name].gathered(own[key]) for key in MOMENTS}
+            if table := self.task.tables.get(name):
+                own |= {key: table.moments(own[key], moments.get(f"words.{name}")) for key in MOMENTS}
             self.optimizer.state[parameter] = own

@@ -212,7 +212,7 @@ def test_the_words_of_the_captions_beside_the_whole_table(bench, monkeypatch, ca
     command = ["--images", "70", "--steps", "2", "--device", "cpu", "--json"]
     assert bench("words").main(command) == 0
     result = json.loads(capsys.readouterr().out)
-    assert 50 < result["words"] < 200 and result["own_ms"] > 0 and result["table_ms"] > 0
+    assert 50 < result["words"] < 200 and result["own_ms"] > 0
     assert f"trains {result['words']} of 49,408 words" in result["headlines"][0][0]
     keep = SimZSSTask.keep_to_own_words
 

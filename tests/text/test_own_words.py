@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from torch import nn
 
 from fastzss.text.own_words import OwnWords
 from fastzss.text.tower import VOCABULARY, TextTower, TowerSize
@@ -87,9 +86,11 @@ def test_to_the_outside_it_is_an_embedding_of_all_words():
         own.load_state_dict({name: t for name, t in state.items() if name != "token_embedding.weight"})
 
 
-def test_rows_of_the_own_words_are_spread_and_gathered():
-    table = OwnWords(nn.Embedding(VOCABULARY, 3), WORDS)
-    rows = torch.randn(len(WORDS), 3)
-    whole = table.spread(rows)
-    assert whole.shape == (VOCABULARY, 3) and whole.count_nonzero() == rows.numel()
-    assert torch.equal(table.gathered(whole), rows) and torch.equal(whole[WORDS], rows)
+def test_moments_follow_their_words():
+    _, own = towers()
+    table = own.token_embedding
+    assert torch.equal(table.moments(torch.arange(VOCABULARY)[:, None]), WORDS[:, None]), "of a whole table"
+    known = torch.tensor([5, 7, 999, 49407])
+    rows = (known + 1.0)[:, None].expand(-1, 16)
+    expected = torch.where(torch.isin(WORDS, known), WORDS + 1.0, 0.0)
+    assert torch.equal(table.moments(rows, known), expected[:, None].expand(-1, 16)), "of other captions"
