@@ -55,7 +55,7 @@ def ours(qkv, bias, segment, heads):
 
 def masked(qkv, bias, segment, heads):
     leaves = qkv, bias = [t.detach().requires_grad_() for t in (qkv, bias)]
-    out = reference_tower.attention(qkv + bias, segment, heads)
+    out = reference_tower.attention(qkv + bias, reference_tower.caption_mask(segment), heads)
     return torch.autograd.grad(out, leaves, torch.ones_like(out))
 
 

@@ -129,11 +129,16 @@ def joined(device=None):
 @contextmanager
 def told_to_launcher():
     """torchrun and accelerate end with pages of their own when a process fails: let the last line say why it did."""
+    launcher = os.getppid()
     try:
         yield
     except UserError as problem:
         if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
             Path(path).write_text(json.dumps({"message": str(problem), "timestamp": int(time.time())}))
+        elif problem.code == 130 and "ACCELERATE_MIXED_PRECISION" in os.environ:
+            end = time.monotonic() + 1  # a Ctrl-C has reached it too, and it has pages to write about that
+            while os.getppid() == launcher and time.monotonic() < end:
+                time.sleep(0.01)
         raise
 
 
