@@ -65,7 +65,12 @@ def outputs(check, run, dtype, backend=None):
     from fastzss import kernels
 
     backend = backend or ("interpret" if run.device == "cpu" else "triton")
-    wide = lambda t: t.to(dtype) if torch.is_tensor(t) and t.is_floating_point() else t  # noqa: E731
+
+    def wide(value):
+        if isinstance(value, torch.dtype):  # of what is asked for
+            return dtype
+        return value.to(dtype) if torch.is_tensor(value) and value.is_floating_point() else value
+
     leaves = {name: wide(leaf).detach().clone().requires_grad_() for name, leaf in check.leaves.items()}
     inputs = {name: wide(value) for name, value in check.inputs.items()}
     with mock.patch.dict(os.environ, FASTZSS_BACKEND=backend, **check.environment):

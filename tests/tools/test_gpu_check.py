@@ -40,7 +40,7 @@ def test_all_parts_in_the_interpreter(tmp_path):
     assert result["wrong"] == 0 and {"torch", "triton", "device", "date"} <= set(result["machine"])
     ops = {"clip_loss", "concept_loss", "class_vectors", "used_units", "quantise", "concept_pool", "local_loss"}
     ops |= {"smooth_patches", "refine_scores", "embed_norm", "transformer_blocks"}
-    ops |= {"group_pool", "segment_match"}
+    ops |= {"group_pool", "segment_match", "unit_rows"}
     for part in ("parity", "repeat"):
         assert {row["op"] for row in result[part]} == ops and all(row["right"] for row in result[part])
     assert {row["what"] for row in result["compare"]} == {"matrix product", "clip_loss", "local_loss"}
