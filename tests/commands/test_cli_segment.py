@@ -163,7 +163,7 @@ def test_a_video_that_cannot_be_read_is_left_out(trained, photos, tmp_path, call
     assert code == 1 and "a.segmented.png" in stdout and "clip.mov: not a readable video" in stderr
 
 
-@pytest.mark.parametrize("size", [(2000, 3), (50, 8000)])
+@pytest.mark.parametrize("size", [pytest.param((2000, 3), marks=pytest.mark.slow), (50, 8000)])
 def test_extreme_sides_need_no_more_memory_than_others(trained, tmp_path, size):
     Image.new("RGB", size, (90, 160, 60)).save(tmp_path / "long.png")
     code = """

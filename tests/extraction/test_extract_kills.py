@@ -29,6 +29,7 @@ def test_sixty_killed_extractions_end_at_the_same_bytes(tmp_path):
     assert killed(tmp_path, 60, 1, 1800) >= 60
 
 
+@pytest.mark.slow
 def test_a_store_whose_growth_is_killed_ends_at_the_same_bytes(tmp_path):
     assert killed(tmp_path, 5, 2, 300, "grow") >= 5
 

@@ -111,6 +111,7 @@ def test_a_write_that_fails_is_told_by_the_training(config, monkeypatch):
         train(config)
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_has_a_whole_checkpoint(config):
     """Small steps, a checkpoint each: whenever it is killed, a checkpoint is being written."""
     config, choice = replace(config, steps=100_000, checkpoint_every=1, log_every=1), random.Random(0)

@@ -110,6 +110,7 @@ def test_the_table_has_the_best_run_first_and_is_also_a_file(store, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in written} == written
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_where_its_run_was(store, config, tmp_path):
     out = tmp_path / "sweep"
     flags = "--steps 40 --checkpoint-every 10 --keep 1 --log-every 1 --warmup 0.1".split()
@@ -144,6 +145,7 @@ def test_a_run_that_fails_is_a_row_and_the_others_go_on(config, tmp_path):
     assert (config.out / "sweep.csv").read_text().count("\n") == 3
 
 
+@pytest.mark.slow
 def test_without_masks_held_out_captions_are_the_judges(tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
