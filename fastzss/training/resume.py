@@ -7,6 +7,7 @@ from fastzss.methods import METHODS
 from fastzss.methods.registry import method_of
 from fastzss.training.schedule import Schedule
 from fastzss.training.settings import of_others
+from fastzss.training.step import MOMENTS
 
 # Settings that do not change what is computed: they may differ when a run goes on, as the number of processes may.
 FREE = (
@@ -104,7 +105,7 @@ def restored(run, trainer):
     own = trainer.learner.state_dict()
     other = sorted(own.keys() ^ model.keys()) or [name for name in own if own[name].shape != model[name].shape]
     learned = [name for name, _ in trainer.learner.named_parameters()]  # buffers have no moments
-    lacking = [f"{key}.{name}" for name in learned for key in ("step", "exp_avg", "exp_avg_sq")]
+    lacking = [f"{key}.{name}" for name in learned for key in ("step", *MOMENTS)]
     other = other or sorted(set(lacking) - moments.keys())
     if other:
         raise UserError(

@@ -7,6 +7,7 @@ import torch
 
 from fastzss.base.background import Worker
 from fastzss.base.errors import UserError
+from fastzss.training.step import MOMENTS
 
 
 class Saver:
@@ -36,8 +37,8 @@ class Saver:
             for name, tensor in model.items():
                 self._held["model", name] = room_for(tensor).zero_()
             for name, tensor in learned.items():
-                for moment in (f"exp_avg.{name}", f"exp_avg_sq.{name}"):
-                    self._held["moments", moment] = room_for(tensor).zero_()
+                for key in MOMENTS:
+                    self._held["moments", f"{key}.{name}"] = room_for(tensor).zero_()
 
         self._worker = Worker("room for checkpoints", touch)
 

@@ -64,8 +64,8 @@ class Trainer:
     @property
     def parameters(self):
         """How many there are, with those that only decay."""
-        state = self.learner.state_dict()
-        return sum(state[name].numel() for name, _ in self.learner.named_parameters())
+        tables = self.task.tables
+        return sum((tables[n].table if n in tables else p).numel() for n, p in self.learner.named_parameters())
 
     @property
     def states(self):

@@ -5,6 +5,7 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.exact import gap
 
 from fastzss.kernels import fused_attention, reference_tower
 
@@ -20,13 +21,6 @@ SIZES = [
     (1, 128, 1, 80),
 ]
 EXACT = 2e-6  # relative, in float32
-
-
-def gap(found, exact):
-    """Relative distance from the exact tensor; where that is zero, the absolute one."""
-    found, exact = found.detach().double(), exact.detach().double()
-    assert found.shape == exact.shape
-    return ((found - exact).norm() / (exact.norm() if exact.norm() > 0 else 1)).item()
 
 
 def captions(R, L, seed=0):

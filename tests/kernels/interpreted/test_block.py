@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.exact import gap
 
 from fastzss.kernels import fused_block, reference_tower
 
@@ -10,13 +11,6 @@ pytestmark = pytest.mark.usefixtures("poison")
 # cancelling left of their last bits, and then plain PyTorch is now and then three times as near; not so in this case.
 SIZES = [(1, 3), (1, 9), (3, 7), (37, 130), (600, 100), (5, 520)]
 EXACT = 1e-6
-
-
-def gap(found, exact):
-    """Relative distance from the exact tensor; where that is zero, the absolute one."""
-    found, exact = found.detach().double(), exact.detach().double()
-    assert found.shape == exact.shape
-    return ((found - exact).norm() / (exact.norm() if exact.norm() > 0 else 1)).item()
 
 
 def numbers(*sizes, seed=0):

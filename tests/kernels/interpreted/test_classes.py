@@ -3,18 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.exact import gap
 
 from fastzss.kernels import fused_classes, reference
 
 pytestmark = pytest.mark.usefixtures("poison")
 EXACT = 1e-6
-
-
-def gap(found, exact):
-    """Relative distance from the exact tensor; where that is zero, the absolute one."""
-    found, exact = found.detach().double(), exact.detach().double()
-    assert found.shape == exact.shape
-    return ((found - exact).norm() / (exact.norm() if exact.norm() > 0 else 1)).item()
 
 
 def case(D, M, K, seed=0, longest=3):

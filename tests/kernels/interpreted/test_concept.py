@@ -3,19 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.exact import gap
 
 from fastzss.kernels import fused_concept, reference
 
 pytestmark = pytest.mark.usefixtures("poison")
 SIZES = [(1, 1, 5), (5, 7, 16), (77, 96, 40), (96, 5, 128), (130, 200, 100)]  # mentions, classes, channels
 LOSS, GRADIENT = 1e-6, 5e-6
-
-
-def gap(found, exact):
-    """Relative distance from the exact tensor; where that is zero, the absolute one."""
-    found, exact = found.detach().double(), exact.detach().double()
-    assert found.shape == exact.shape
-    return ((found - exact).norm() / (exact.norm() if exact.norm() > 0 else 1)).item()
 
 
 def case(R, K, D, present=None, seed=0):

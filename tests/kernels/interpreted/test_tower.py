@@ -5,6 +5,7 @@ from unittest import mock
 
 import pytest
 import torch
+from helpers.exact import gap
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
@@ -14,13 +15,6 @@ pytestmark = pytest.mark.usefixtures("poison")
 # rows, tokens, heads, channels of a head, hidden channels, blocks
 SIZES = [(2, 64, 3, 8, 50, 3), (1, 128, 2, 20, 72, 2), (3, 17, 1, 5, 7, 1)]
 EXACT = 1e-6
-
-
-def gap(found, exact):
-    """Relative distance from the exact tensor; where that is zero, the absolute one."""
-    found, exact = found.detach().double(), exact.detach().double()
-    assert found.shape == exact.shape
-    return ((found - exact).norm() / (exact.norm() if exact.norm() > 0 else 1)).item()
 
 
 def captions(R, L):

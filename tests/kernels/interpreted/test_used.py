@@ -3,19 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.exact import gap
 
 from fastzss.kernels import fused_used, reference
 from fastzss.kernels.lists import lists_of
 
 pytestmark = pytest.mark.usefixtures("poison")
 EXACT = 1e-6
-
-
-def gap(found, exact):
-    """Relative distance from the exact tensor; where that is zero, the absolute one."""
-    found, exact = found.detach().double(), exact.detach().double()
-    assert found.shape == exact.shape
-    return ((found - exact).norm() / (exact.norm() if exact.norm() > 0 else 1)).item()
 
 
 def results(op, tokens, index, projection, dtype=torch.float32):
